@@ -1,0 +1,100 @@
+"""Everything that can be wrong with a cohort, all at once, each with its rows and its mend."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from remind.cohort.spec import CohortSpec, SplitColumn
+from remind.cohort.splits import SPLITS
+from remind.cohort.table import availability, labels
+from remind.errors import rows, unknown
+
+PLAIN = (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Null)
+
+
+def problems(spec: CohortSpec, samples: pl.DataFrame, place: Path) -> list[str]:
+    """One sentence a problem; an empty list means the cohort is sound. Values are never quoted, rows are."""
+    missing = [
+        f"{place}: {wanted_by} names a column that is not there: {unknown('column', column, samples.columns)}"
+        for wanted_by, column in _wanted(spec)
+        if column not in samples.columns
+    ]
+    if missing:
+        return missing  # what follows needs the columns
+    if samples.is_empty():
+        return [f"{place}: holds no rows."]
+    return [f"{place}: {sentence}" for part in (_ids, _label, _cells, _split) for sentence in part(spec, samples)]
+
+
+def _wanted(spec: CohortSpec) -> Iterator[tuple[str, str]]:
+    yield "id", spec.id
+    if spec.subject:
+        yield "subject", spec.subject
+    yield "label", spec.label.column
+    for name, modality in spec.modalities.items():
+        for column in modality.columns:
+            yield f"modality {name!r}", column
+    if isinstance(spec.split, SplitColumn):
+        yield "split", spec.split.column
+
+
+def _where(condition: pl.Series | np.ndarray) -> list[int]:
+    return np.flatnonzero(np.asarray(condition, dtype=bool)).tolist()
+
+
+def _ids(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
+    for role, column in dict.fromkeys((("id", spec.id), ("subject", spec.subject_column))):
+        values = samples[column]
+        if values.dtype.is_float():
+            yield f"the {role} column {column!r} holds decimal numbers; save it as whole numbers or text."
+            continue
+        if empty := _where(values.is_null()):
+            yield f"{rows(empty)}: {role} {column!r} is empty; every sample needs one."
+        text = values.cast(pl.String)
+        if padded := _where((text != text.str.strip_chars()).fill_null(False)):
+            yield f"{rows(padded)}: {role} {column!r} begins or ends with white space; strip it."
+    ids = samples[spec.id]
+    if repeated := _where((ids.is_duplicated() & ids.is_not_null())):
+        yield f"{rows(repeated)}: the same {spec.id!r} stands more than once; keep one row a sample."
+
+
+def _label(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
+    column = spec.label.column
+    given = samples[column].is_not_null()
+    if empty := _where(~given):
+        yield f"{rows(empty)}: label {column!r} is empty; drop those samples or label them."
+    index = labels(spec, samples)
+    if outside := _where(given & index.is_null()):
+        known = ", ".join(spec.label.classes)
+        yield f"{rows(outside)}: label {column!r} is none of its classes ({known}); mend the cell or the list."
+
+
+def _cells(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
+    for name, modality in spec.modalities.items():
+        for column in modality.columns:
+            values = samples[column]
+            if not (values.dtype.is_numeric() or values.dtype in PLAIN):
+                yield f"modality {name!r}: column {column!r} is of type {values.dtype}; use numbers, booleans or text."
+            elif values.dtype.is_float() and (infinite := _where(values.is_infinite().fill_null(False))):
+                yield f"{rows(infinite)}: column {column!r} is infinite; write a number or leave the cell empty."
+    if nothing := _where(~availability(spec, samples).any(axis=1)):
+        yield f"{rows(nothing)}: no modality at all is available; drop those samples."
+
+
+def _split(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
+    if not isinstance(spec.split, SplitColumn):
+        return
+    column = spec.split.column
+    values = samples[column].cast(pl.String)
+    if outside := _where(~values.is_in(SPLITS).fill_null(False)):
+        yield f"{rows(outside)}: split {column!r} must be train, validation or test."
+    for name in SPLITS:
+        if not (values == name).any():
+            yield f"split {column!r} puts no sample in {name}; every split needs some."
+    counts = samples.select(subject=pl.col(spec.subject_column), split=values).with_columns(
+        splits=pl.col("split").n_unique().over("subject")
+    )
+    if torn := _where(counts["splits"] > 1):
+        yield f"{rows(torn)}: one {spec.subject_column!r} stands in two splits; give all its samples the same."

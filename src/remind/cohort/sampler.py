@@ -1,0 +1,54 @@
+"""Which samples make up which batch: without replacement, near-equal token counts together, resumable anywhere."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import Sampler
+
+
+class BucketSampler(Sampler[list[int]]):
+    """Every epoch shows each sample once, and every sample is equally likely in every batch of it.
+
+    An epoch's random order is cut into pools of ``pool`` batches; within a pool, samples are sorted by ``size`` (their
+    token count), cut into batches, and the batches shuffled. ``pool=1`` is plain shuffling. One batch of an epoch may
+    be short. The order follows from seed and epoch, so the state is two numbers; it moves when a batch is reported
+    used, not when a loader fetches it ahead.
+    """
+
+    def __init__(self, size: Int[Tensor, " n"], *, batch_size: int, seed: int, pool: int = 1) -> None:
+        self.size, self.batch_size, self.seed, self.pool = size, batch_size, seed, pool
+        self.epoch = self.done = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.size) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """What is left of the epoch."""
+        yield from self.order(self.epoch)[self.done :]
+
+    def advance(self) -> None:
+        """One more batch was used; after the last one the next epoch begins."""
+        self.done += 1
+        if self.done == len(self):
+            self.epoch, self.done = self.epoch + 1, 0
+
+    def order(self, epoch: int) -> list[list[int]]:
+        """All batches of one epoch."""
+        generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
+        shuffled = torch.randperm(len(self.size), generator=generator)
+        batches = []
+        for pool in shuffled.split(self.batch_size * self.pool):
+            ordered = pool[self.size[pool].argsort(stable=True)] if self.pool > 1 else pool
+            cut = ordered.split(self.batch_size)
+            batches += [cut[place].tolist() for place in torch.randperm(len(cut), generator=generator).tolist()]
+        return batches
+
+    def state_dict(self) -> dict[str, int]:
+        """Where it stands."""
+        return {"epoch": self.epoch, "done": self.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there."""
+        self.epoch, self.done = state["epoch"], state["done"]

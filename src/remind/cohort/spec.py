@@ -1,0 +1,128 @@
+"""``cohort.yaml``: what the columns of the sample table are."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from remind.errors import RemindError, explain
+
+
+class Spec(BaseModel):
+    """Frozen, and unknown keys are errors: a misspelt key must never be ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        raise ValueError("YAML reads a bare yes, no, true or false as a boolean; put the class name in quotes")
+    return str(value)
+
+
+class Label(Spec):
+    """The column to predict and its classes, in the order of their indices."""
+
+    column: str
+    classes: Annotated[list[Annotated[str, BeforeValidator(_as_text)]], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Label":
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("a class is listed twice")
+        return self
+
+
+class TabularModality(Spec):
+    """Some columns of the sample table: numbers, booleans and categories. Missing only if all of them are null."""
+
+    kind: Literal["tabular"]
+    columns: Annotated[list[str], Field(min_length=1)]
+    categorical: list[str] = []  # columns whose numbers are codes, not quantities
+
+    @model_validator(mode="after")
+    def _columns(self) -> "TabularModality":
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError("a column is listed twice")
+        if stray := sorted(set(self.categorical) - set(self.columns)):
+            raise ValueError(f"categorical names {stray[0]!r}, which is not among its columns")
+        return self
+
+
+class SplitShares(Spec):
+    """Draw the split by subject, stratified by label and combination."""
+
+    train: float = Field(0.7, gt=0)
+    validation: float = Field(0.1, gt=0)
+    test: float = Field(0.2, gt=0)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _sum(self) -> "SplitShares":
+        if abs(self.train + self.validation + self.test - 1) > 1e-6:
+            raise ValueError("train, validation and test must sum to 1")
+        return self
+
+
+class SplitColumn(Spec):
+    """The cohort brings its split in a column of ``train``, ``validation`` and ``test``."""
+
+    column: str
+
+
+class CohortSpec(Spec):
+    """The whole of ``cohort.yaml``."""
+
+    name: str
+    id: str
+    subject: str | None = None
+    label: Label
+    modalities: Annotated[dict[str, TabularModality], Field(min_length=1)]
+    split: SplitShares | SplitColumn = SplitShares()
+    tail_below: float = Field(0.15, gt=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_kind_of_split(cls, data: Any) -> Any:
+        """Pick the split's schema by its keys, so that an error speaks of one schema and not of both."""
+        if isinstance(data, dict) and isinstance(split := data.get("split"), dict):
+            schema = SplitColumn if "column" in split else SplitShares
+            return {**data, "split": schema.model_validate(split)}
+        return data
+
+    @model_validator(mode="after")
+    def _names_and_leaks(self) -> "CohortSpec":
+        outside = {self.id: "the id", self.subject: "the subject", self.label.column: "the label"}
+        for name, modality in self.modalities.items():
+            if not name or set("+ /.") & set(name):
+                raise ValueError(f"modality name {name!r} must not be empty or hold '+', '/', '.' or a space")
+            for column in modality.columns:
+                if column in outside:
+                    raise ValueError(f"modality {name!r} lists column {column!r}, which is {outside[column]}")
+        return self
+
+    @property
+    def subject_column(self) -> str:
+        """The column that names the patient: the id's, unless the spec says otherwise."""
+        return self.subject or self.id
+
+
+def read_spec(path: Path) -> CohortSpec:
+    """Read and validate a ``cohort.yaml``.
+
+    Raises:
+        RemindError: if the file is missing, is not YAML, or does not fit the schema; names the key.
+    """
+    if not path.is_file():
+        raise RemindError(f"{path}: no such file; a cohort is a folder that holds cohort.yaml and samples.parquet.")
+    try:
+        return CohortSpec.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise RemindError(f"{path}:{where} is not valid YAML.") from None
+    except UnicodeDecodeError:
+        raise RemindError(f"{path}: is not UTF-8 text; save it as UTF-8.") from None
+    except ValidationError as error:
+        raise explain(str(path), error) from None

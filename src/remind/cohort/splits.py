@@ -1,0 +1,48 @@
+"""Splits that never cut through a subject and keep every label and combination in proportion."""
+
+import numpy as np
+
+from remind.cohort.spec import SplitShares
+
+SPLITS = ("train", "validation", "test")
+
+
+def draw(
+    subject: np.ndarray, label: np.ndarray, combination: np.ndarray, shares: SplitShares
+) -> np.ndarray:
+    """Assign every sample ``[n]`` to a split, as an index into ``SPLITS``; a subject's samples stay together.
+
+    Subjects are laid out stratum by stratum (label and combination of their most frequent kind of sample), in random
+    order within a stratum, and dealt one after the other to the split that lags furthest behind its share. Strata of
+    every size are so divided in proportion, singletons included. Depends on the seed and on the values, never on the
+    order of the rows.
+    """
+    rng = np.random.default_rng(shares.seed)
+    names, owner = np.unique(subject, return_inverse=True)
+    stratum = _majority(owner, np.unique(np.stack([label, combination]), axis=1, return_inverse=True)[1].ravel())
+    strata = int(stratum.max()) + 1
+    order = np.lexsort((rng.permutation(len(names)), rng.permutation(strata)[stratum]))
+    label_of_subject = np.zeros(strata, dtype=label.dtype)
+    label_of_subject[stratum[owner]] = label
+    order = order[np.argsort(label_of_subject[stratum[order]], kind="stable")]
+    return _deal(np.bincount(owner)[order], [shares.train, shares.validation, shares.test])[np.argsort(order)][owner]
+
+
+def _majority(owner: np.ndarray, stratum: np.ndarray) -> np.ndarray:
+    """The most frequent stratum of each owner's samples, the lowest where several tie."""
+    pairs, counts = np.unique(np.stack([owner, stratum]), axis=1, return_counts=True)
+    order = np.lexsort((pairs[1], -counts, pairs[0]))
+    _, first = np.unique(pairs[0][order], return_index=True)
+    return pairs[1][order][first]
+
+
+def _deal(sizes: np.ndarray, shares: list[float]) -> np.ndarray:
+    """Deal items of these sizes, in this order, each to the split whose count lags its share the most."""
+    dealt, assigned = [0.0] * len(shares), np.empty(len(sizes), dtype=np.int64)
+    total = 0
+    for place, size in enumerate(sizes.tolist()):
+        total += size
+        lag = [share * total - count for share, count in zip(shares, dealt, strict=True)]
+        assigned[place] = lag.index(max(lag))
+        dealt[assigned[place]] += size
+    return assigned

@@ -1,0 +1,91 @@
+"""The table of samples: read from disk, written to disk, and what its nulls say."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import yaml
+
+from remind.cohort.spec import CohortSpec
+from remind.errors import RemindError
+
+NULL_WORDS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
+
+
+def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
+    """The columns a spec names, and the file they are from. NaN becomes null; ids in a CSV stay text.
+
+    Raises:
+        RemindError: if there is no table, or it cannot be read.
+    """
+    parquet, csv = folder / "samples.parquet", folder / "samples.csv"
+    place = parquet if parquet.is_file() else csv
+    if not place.is_file():
+        raise RemindError(f"{parquet}: no such file, and no samples.csv either; a cohort needs one of them.")
+    try:
+        if place == parquet:
+            frame = pl.read_parquet(place)
+        else:
+            as_text = {column: pl.String for column in (spec.id, spec.subject_column, spec.label.column)}
+            frame = pl.read_csv(
+                place, null_values=NULL_WORDS, infer_schema_length=None, schema_overrides=as_text, raise_if_empty=False
+            )
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise RemindError(f"{place}: cannot be read as a table ({type(error).__name__}).") from None
+    return frame.with_columns(pl.selectors.float().fill_nan(None)), place
+
+
+def write_cohort(
+    out: Path, spec: Mapping[str, Any], samples: pl.DataFrame, beside: Mapping[str, pl.DataFrame | str] | None = None
+) -> Path:
+    """Write a cohort folder, whole or not at all: built under a temporary name, then renamed.
+
+    ``beside`` holds further files: a table for a ``.parquet`` name, text for any other.
+
+    Raises:
+        RemindError: if the folder is there already.
+    """
+    CohortSpec.model_validate(spec)
+    if out.exists():
+        raise RemindError(f"{out}: is there already; name another folder or remove this one.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        text = yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
+        (staging / "cohort.yaml").write_text(text, encoding="utf-8")
+        samples.write_parquet(staging / "samples.parquet")
+        for name, content in (beside or {}).items():
+            if isinstance(content, str):
+                (staging / name).write_text(content, encoding="utf-8")
+            else:
+                content.write_parquet(staging / name)
+        staging.chmod(0o755)
+        os.replace(staging, out)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return out
+
+
+def availability(spec: CohortSpec, samples: pl.DataFrame) -> np.ndarray:
+    """Which modalities each sample has, ``bool [n, m]``: a tabular one is missing only if all its cells are null."""
+    any_cell = [
+        pl.any_horizontal([pl.col(column).is_not_null() for column in modality.columns]).alias(name)
+        for name, modality in spec.modalities.items()
+    ]
+    return samples.select(any_cell).to_numpy().reshape(samples.height, len(spec.modalities))
+
+
+def labels(spec: CohortSpec, samples: pl.DataFrame) -> pl.Series:
+    """Class index of each sample, Int64; null where the label is null or is not among the classes."""
+    column = samples[spec.label.column]
+    if column.dtype.is_float():  # 1.0 is class "1"; 1.5 is no class
+        whole = column.cast(pl.Int64, strict=False)
+        column = pl.select(pl.when(whole.cast(pl.Float64) == column.cast(pl.Float64)).then(whole)).to_series()
+    place = {name: index for index, name in enumerate(spec.label.classes)}
+    return column.cast(pl.String).str.strip_chars().replace_strict(place, default=None, return_dtype=pl.Int64)

@@ -1,0 +1,139 @@
+"""Recipes: every setting of a run, in YAML or on the command line, checked before any data is touched."""
+
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from remind.encoders import ENCODERS
+from remind.errors import RemindError, explain
+from remind.fusions import FUSIONS
+from remind.methods import Method, method
+from remind.objectives import OBJECTIVES
+
+
+class Settings(BaseModel):
+    """Frozen; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Settings):
+    """Sizes. Every fusion is given those that its constructor has."""
+
+    dim: int = Field(64, gt=0)
+    experts: int = Field(16, gt=0)
+    slots: int = Field(1, gt=0)
+    heads: int = Field(4, gt=0)
+    hidden: int | None = Field(None, gt=0)  # of an expert; 4 * dim
+    dropout: float = Field(0.1, ge=0, lt=1)
+    router_scale: float = Field(1.0, gt=0)  # where the learned scale of the routing logits starts
+    imputation: Literal["normal", "zeros", "none"] = "normal"
+
+
+class TrainSettings(Settings):
+    """Budget, optimiser and selection: the same for every method."""
+
+    epochs: int = Field(30, gt=0)
+    batch_size: int = Field(64, gt=0)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    lr_step: int = Field(5, gt=0)  # epochs; StepLR
+    lr_gamma: float = Field(0.1, gt=0, le=1)
+    clip: float = Field(1.0, gt=0)  # norm of the gradient
+    focal_gamma: float = Field(2.0, ge=0)
+    patience: int = Field(10, gt=0)  # epochs without a better validation score that end a stage
+    select: Literal["loss", "macro_auroc"] = "loss"  # the validation score that stops and selects
+    pool: int = Field(1, gt=0)  # batches sorted together by token count
+    checkpoint_every: int = Field(200, gt=0)  # steps
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Recipe(Settings):
+    """One run: a method, a seed and all their settings. Components are set by name: ``objectives.group_dro.cap``."""
+
+    method: str = "remind"
+    seed: int = Field(0, ge=0, lt=2**31)
+    model: ModelSettings = ModelSettings()
+    encoders: dict[str, dict[str, Any]] = {}
+    fusions: dict[str, dict[str, Any]] = {}
+    objectives: dict[str, dict[str, Any]] = {}
+    train: TrainSettings = TrainSettings()
+
+    def check(self) -> Method:
+        """Check every component that is named, in use or not, and give the method.
+
+        Raises:
+            RemindError: for an unknown method, component or setting.
+        """
+        for registry, section in ((ENCODERS, self.encoders), (FUSIONS, self.fusions), (OBJECTIVES, self.objectives)):
+            for name, settings in section.items():
+                registry.check(name, settings)
+        return method(self.method)
+
+    def fusion_settings(self, name: str) -> dict[str, Any]:
+        """The model's sizes, those this fusion has, and its own settings over them."""
+        known = FUSIONS.settings(name)
+        sizes = {key: value for key, value in self.model.model_dump().items() if key in known}
+        return {**sizes, **self.fusions.get(name, {})}
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(str(files("remind") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(recipe: str | Path | None = None, overrides: Iterable[str] = (), **given: Any) -> Recipe:
+    """A recipe from a file or a shipped name, then ``a.b=value`` overrides, then keyword arguments; all checked.
+
+    Raises:
+        RemindError: naming the file or the override, the key, and what is wrong with it.
+    """
+    place, data = "the settings", {}
+    if recipe is not None:
+        path = shipped_recipes().get(str(recipe), Path(recipe))
+        place, data = str(recipe), _read(path)
+    for override in overrides:
+        _apply(data, override)
+    data |= {key: value for key, value in given.items() if value is not None}
+    try:
+        loaded = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise explain(place, error) from None
+    loaded.check()
+    return loaded
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        known = ", ".join(shipped_recipes())
+        raise RemindError(f"{path}: no such recipe; name a YAML file or one of: {known}.") from None
+    except yaml.YAMLError:
+        raise RemindError(f"{path}: is not valid YAML.") from None
+    if not isinstance(data, Mapping):
+        raise RemindError(f"{path}: a recipe is a mapping of settings.")
+    return dict(data)
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Write ``a.b=value`` into nested mappings; the value is read as YAML."""
+    key, equals, text = override.partition("=")
+    if not (key and equals):
+        raise RemindError(f"override {override!r} does not read key=value, such as train.lr=0.001.")
+    *parents, last = key.split(".")
+    place = data
+    for parent in parents:
+        if not isinstance(inner := place.get(parent) or {}, Mapping):
+            raise RemindError(f"override {override!r}: {parent!r} is a value, not a section.")
+        place[parent] = place = dict(inner)
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RemindError(f"override {override!r}: the value is not valid YAML.") from None

@@ -1,0 +1,99 @@
+"""Tensors and plain data in one folder: written whole or not at all, checked before use, never unpickled."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from remind.errors import RemindError
+
+TENSORS, DOCUMENT, SUMS = "tensors.safetensors", "document.json", "SHA256SUMS"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it."""
+    staging = path.with_name(f".{path.name}.tmp")
+    with staging.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(staging, path)
+
+
+def write_bundle(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    """Write a bundle, keeping the one it replaces as ``<folder>.previous``: at every instant one of them is whole."""
+    staging, previous = _beside(folder, "tmp"), _beside(folder, "previous")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, staging / TENSORS)
+    (staging / DOCUMENT).write_text(json.dumps(document, indent=1), encoding="utf-8")
+    sums = "".join(f"{_sha256(staging / name)}  {name}\n" for name in (TENSORS, DOCUMENT))
+    (staging / SUMS).write_text(sums, encoding="utf-8")
+    for name in (TENSORS, DOCUMENT, SUMS):
+        with (staging / name).open("rb") as file:
+            os.fsync(file.fileno())
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        os.replace(folder, previous)
+    os.replace(staging, folder)
+
+
+def read_bundle(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the document of a bundle whose checksums hold.
+
+    Raises:
+        RemindError: if a file is missing or damaged; names it.
+    """
+    if not (folder / SUMS).is_file():
+        raise RemindError(f"{folder}: is not a checkpoint; it holds no {SUMS}.")
+    expected = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text().splitlines() if "  " in line)
+    for name in (TENSORS, DOCUMENT):
+        path = folder / name
+        if not path.is_file():
+            raise RemindError(f"{path}: is missing; the checkpoint is not whole.")
+        if _sha256(path) != expected.get(name):
+            raise RemindError(f"{path}: is damaged, its checksum does not hold; restore the file or train again.")
+    try:
+        return load_file(folder / TENSORS), json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    except (SafetensorError, ValueError):
+        raise RemindError(f"{folder}: its files are not what a checkpoint holds.") from None
+
+
+def newest_bundle(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The bundle, or the one before it where the newest is damaged; None where there has never been any.
+
+    Raises:
+        RemindError: if there is one and none is whole.
+    """
+    found = [place for place in (folder, _beside(folder, "previous")) if place.exists()]
+    problem: RemindError | None = None
+    for place in found:
+        try:
+            return read_bundle(place)
+        except RemindError as error:
+            problem = problem or error
+    if problem:
+        raise problem
+    return None
+
+
+def remove_bundle(folder: Path) -> None:
+    """Remove a bundle and what was kept beside it."""
+    for place in (folder, _beside(folder, "previous"), _beside(folder, "tmp")):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f"{folder.name}.{what}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

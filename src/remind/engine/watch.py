@@ -1,0 +1,42 @@
+"""What training tells whoever watches it."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class GroupProgress(NamedTuple):
+    """Validation, group by group (most frequent first), and the objective's weights where it has any."""
+
+    labels: list[str]
+    size: np.ndarray  # validation samples, [g]
+    accuracy: np.ndarray  # [g], NaN where there are none
+    weights: np.ndarray | None  # [g]
+
+
+class Watch(Protocol):
+    """Told of every step and every epoch. Told only: it cannot change the training."""
+
+    def begin(self, title: str, steps: int) -> None:
+        """Training is about to take at most this many steps."""
+
+    def step(self, done: int) -> None:
+        """So many steps are done."""
+
+    def epoch(self, row: dict[str, Any], groups: GroupProgress) -> None:
+        """An epoch was validated; ``row`` is what ``history.parquet`` will hold of it."""
+
+    def end(self) -> None:
+        """Training is over."""
+
+
+class Silence:
+    """Watches nothing."""
+
+    def begin(self, title: str, steps: int) -> None: ...  # noqa: D102
+
+    def step(self, done: int) -> None: ...  # noqa: D102
+
+    def epoch(self, row: dict[str, Any], groups: GroupProgress) -> None: ...  # noqa: D102
+
+    def end(self) -> None: ...  # noqa: D102

@@ -1,0 +1,53 @@
+"""REMIND's fusion: Soft MoE whose router has a residual for every modality combination."""
+
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from remind.fusions import Fusion
+from remind.nn.block import FusionBlock
+from remind.nn.gate import Measure
+from remind.nn.group_router import GroupRouter
+from remind.types import Fused, Routing, Tokens
+
+
+class RemindFusion(Fusion):
+    """Attention and Soft MoE under group-residual routing (Eq. 7), opened by the gate (Eq. 8) from stage two on."""
+
+    def __init__(
+        self,
+        dim: int,
+        groups: int,
+        *,
+        experts: int = 32,
+        slots: int = 1,
+        heads: int = 8,
+        hidden: int | None = None,
+        dropout: float = 0.0,
+        router_scale: float = 1.0,
+        gate: Measure = "joint",
+        threshold: float | str | None = None,
+        residual_init: Literal["zeros", "sinusoidal"] = "zeros",
+    ) -> None:
+        super().__init__()
+        self.block = FusionBlock(dim, experts, heads=heads, hidden=hidden or 4 * dim, dropout=dropout)
+        self.router = GroupRouter(
+            dim, experts, groups, slots=slots, start=router_scale, gate=gate, threshold=threshold, init=residual_init
+        )
+
+    def forward(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
+        """Route each sample by the shared router or, where that is unsure, with its group's residual."""
+
+        def route(z: Float[Tensor, "b t d"], log_count: Float[Tensor, "b t"]) -> Routing:
+            return self.router(z, log_count, group)
+
+        return self.block(tokens, route)
+
+    def specialise(self) -> None:
+        """Bring the residuals into play."""
+        self.router.specialise()
+
+    def after_step(self, fused: Fused) -> None:
+        """Let a gate whose threshold is a quantile follow the routing."""
+        self.router.gate.observe(fused.routing.uncertainty)

@@ -1,0 +1,43 @@
+"""Plain Soft MoE: one router for everybody. The paper's baseline "Trans"."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from remind.fusions import Fusion
+from remind.nn.block import FusionBlock
+from remind.nn.gate import joint_uncertainty
+from remind.nn.soft_moe import Router, combine_weights, dispatch_weights
+from remind.types import Fused, Routing, Tokens
+
+
+class SoftMoEFusion(Fusion):
+    """Attention and Soft MoE (Puigcerver et al. 2024), shared by all combinations."""
+
+    def __init__(
+        self,
+        dim: int,
+        groups: int,
+        *,
+        experts: int = 32,
+        slots: int = 1,
+        heads: int = 8,
+        hidden: int | None = None,
+        dropout: float = 0.0,
+        router_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.block = FusionBlock(dim, experts, heads=heads, hidden=hidden or 4 * dim, dropout=dropout)
+        self.router = Router(dim, experts, slots=slots, start=router_scale)
+
+    def forward(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
+        """Route every sample alike."""
+
+        def route(z: Float[Tensor, "b t d"], log_count: Float[Tensor, "b t"]) -> Routing:
+            logits = self.router(z)
+            with torch.no_grad():
+                uncertainty = joint_uncertainty(logits, log_count)
+            opened = torch.zeros_like(uncertainty, dtype=torch.bool)
+            return Routing(dispatch_weights(logits, log_count), combine_weights(logits), uncertainty, opened)
+
+        return self.block(tokens, route)

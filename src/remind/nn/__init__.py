@@ -1,0 +1,1 @@
+"""Pure maths: tensors in, tensors out. Knows no configuration, no cohort and no engine."""

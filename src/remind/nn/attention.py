@@ -1,0 +1,34 @@
+"""Self-attention in which one token can stand for many."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from remind.types import Tokens
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over the tokens of each sample.
+
+    ``log_count`` is added to the logits before the softmax over keys, so a token that stands for ``c`` identical ones
+    weighs as much as all of them, and padding (``-inf``) weighs nothing.
+    """
+
+    def __init__(self, dim: int, *, heads: int = 8, dropout: float = 0.0) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim ({dim}) must be a multiple of heads ({heads})")
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tokens) -> Float[Tensor, "b t d"]:
+        """One attended vector a token; those of padding are finite and mean nothing."""
+        batch, width, dim = tokens.values.shape
+        split = self.qkv(tokens.values).view(batch, width, 3, self.heads, dim // self.heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        mask = tokens.log_count.to(query.dtype)[:, None, None, :].expand(batch, 1, width, width)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.out(attended.transpose(1, 2).reshape(batch, width, dim))

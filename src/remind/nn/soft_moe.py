@@ -1,0 +1,86 @@
+"""Soft mixture of experts (Puigcerver et al. 2024; the paper's Eq. 5 and 6).
+
+Letters: b batch, t tokens, d width, e experts, s slots of an expert, h hidden width.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Router(nn.Module):
+    """Cosine logits ``scale * z_hat . phi_hat``: tokens and slot vectors have unit norm (App. 7.2.2).
+
+    With unit vectors a logit lies in ``[-scale, scale]``, which bounds how sure the routing can be: see
+    ``docs/decisions/0006-gate.md``. The scale is learned; ``start`` is its first value.
+    """
+
+    def __init__(self, dim: int, experts: int, *, slots: int = 1, start: float = 1.0) -> None:
+        super().__init__()
+        self.phi = nn.Parameter(torch.randn(dim, experts, slots) / math.sqrt(dim))
+        self.scale = nn.Parameter(torch.tensor(start))
+
+    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t e s"]:
+        """Logits of every token for every slot."""
+        aligned = torch.einsum("btd,des->btes", unit(z), self.phi)
+        return self.scale * aligned / norm(self.phi[None])[:, None]
+
+
+def unit(z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    """Tokens of norm one."""
+    return F.normalize(z, dim=-1)
+
+
+def norm(phi: Float[Tensor, "b d e s"]) -> Float[Tensor, "b e s"]:
+    """Norm of every slot vector, kept off zero."""
+    return torch.linalg.vector_norm(phi, dim=1).clamp_min(1e-12)
+
+
+def dispatch_weights(
+    logits: Float[Tensor, "b t e s"], log_count: Float[Tensor, "b t"]
+) -> Float[Tensor, "b t e s"]:
+    """Eq. 5: softmax over tokens for every slot; a token that stands for ``c`` has ``c`` times the weight."""
+    return (logits + log_count[:, :, None, None]).softmax(dim=1)
+
+
+def combine_weights(logits: Float[Tensor, "b t e s"]) -> Float[Tensor, "b t e s"]:
+    """Eq. 6: softmax over all slots of all experts, for every token."""
+    return logits.flatten(2).softmax(dim=-1).view_as(logits)
+
+
+class Experts(nn.Module):
+    """``e`` two-layer GELU networks ``d -> h -> d``, held and run as one batched product."""
+
+    def __init__(self, dim: int, experts: int, *, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.empty(experts, dim, hidden).uniform_(-1, 1) / math.sqrt(dim))
+        self.up_bias = nn.Parameter(torch.zeros(experts, 1, hidden))
+        self.down = nn.Parameter(torch.empty(experts, hidden, dim).uniform_(-1, 1) / math.sqrt(hidden))
+        self.down_bias = nn.Parameter(torch.zeros(experts, 1, dim))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, slots: Float[Tensor, "b e s d"]) -> Float[Tensor, "b e s d"]:
+        """Every expert on its own slots."""
+        batch, experts, count, dim = slots.shape
+        rows = slots.transpose(0, 1).reshape(experts, batch * count, dim)
+        hidden = F.gelu(torch.baddbmm(self.up_bias, rows, self.up))
+        out = torch.baddbmm(self.down_bias, self.dropout(hidden), self.down)
+        return out.view(experts, batch, count, dim).transpose(0, 1)
+
+
+class SoftMoE(nn.Module):
+    """Slots are mixtures of un-normalised tokens; tokens are mixtures of what the experts make of the slots."""
+
+    def __init__(self, dim: int, experts: int, *, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.experts = Experts(dim, experts, hidden=hidden, dropout=dropout)
+
+    def forward(
+        self, z: Float[Tensor, "b t d"], dispatch: Float[Tensor, "b t e s"], combine: Float[Tensor, "b t e s"]
+    ) -> Float[Tensor, "b t d"]:
+        """``Y = C f(D^T Z)``."""
+        slots = torch.einsum("btes,btd->besd", dispatch, z)
+        return torch.einsum("btes,besd->btd", combine, self.experts(slots))

@@ -1,0 +1,55 @@
+"""Objectives: how the losses of single samples become one loss, and what is remembered between steps."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from remind.cohort.batch import Batch
+from remind.registry import Registry
+from remind.types import Output
+
+Criterion = Callable[[Tensor, Tensor], Tensor]  # logits [b, c], target [b] -> losses [b]
+
+
+class Loss(NamedTuple):
+    """What an objective makes of a batch."""
+
+    total: Float[Tensor, ""]
+    per_sample: Float[Tensor, " b"]
+    output: Output
+
+
+class Objective(nn.Module, ABC):
+    """Built as ``X(counts, criterion, *, hyperparameters)``, ``counts`` being the training size of each group.
+
+    Whatever it remembers is a buffer, so that a restart loses nothing.
+    """
+
+    @abstractmethod
+    def forward(self, model: nn.Module, batch: Batch) -> Loss:
+        """The loss to minimise."""
+
+    def after_step(self, batch: Batch, loss: Loss) -> None:  # noqa: B027 (some objectives remember nothing)
+        """Called once after each optimiser step."""
+
+    def group_weights(self) -> Float[Tensor, " g"] | None:
+        """The weight of each group, where the objective has such a thing."""
+        return None
+
+
+def per_group(values: Float[Tensor, " b"], group: Int[Tensor, " b"], groups: int) -> Float[Tensor, " g"]:
+    """Sum of the values of each group."""
+    return torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, group, values)
+
+
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "erm": "remind.objectives.erm:ERM",
+        "group_dro": "remind.objectives.group_dro:GroupDRO",
+    },
+)
