@@ -24,31 +24,31 @@ class Settings(BaseModel):
 class ModelSettings(Settings):
     """Sizes. Every fusion is given those that its constructor has."""
 
-    dim: int = Field(64, gt=0)
-    experts: int = Field(16, gt=0)
-    slots: int = Field(1, gt=0)
-    heads: int = Field(4, gt=0)
-    hidden: int | None = Field(None, gt=0)  # of an expert; 4 * dim
-    dropout: float = Field(0.1, ge=0, lt=1)
-    router_scale: float = Field(1.0, gt=0)  # where the learned scale of the routing logits starts
+    dim: int = Field(default=64, gt=0)
+    experts: int = Field(default=16, gt=0)
+    slots: int = Field(default=1, gt=0)
+    heads: int = Field(default=4, gt=0)
+    hidden: int | None = Field(default=None, gt=0)  # of an expert; 4 * dim
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    router_scale: float = Field(default=1.0, gt=0)  # where the learned scale of the routing logits starts
     imputation: Literal["normal", "zeros", "none"] = "normal"
 
 
 class TrainSettings(Settings):
     """Budget, optimiser and selection: the same for every method."""
 
-    epochs: int = Field(30, gt=0)
-    batch_size: int = Field(64, gt=0)
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    lr_step: int = Field(5, gt=0)  # epochs; StepLR
-    lr_gamma: float = Field(0.1, gt=0, le=1)
-    clip: float = Field(1.0, gt=0)  # norm of the gradient
-    focal_gamma: float = Field(2.0, ge=0)
-    patience: int = Field(10, gt=0)  # epochs without a better validation score that end a stage
+    epochs: int = Field(default=30, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    lr_step: int = Field(default=5, gt=0)  # epochs; StepLR
+    lr_gamma: float = Field(default=0.1, gt=0, le=1)
+    clip: float = Field(default=1.0, gt=0)  # norm of the gradient
+    focal_gamma: float = Field(default=2.0, ge=0)
+    patience: int = Field(default=10, gt=0)  # epochs without a better validation score that end a stage
     select: Literal["loss", "macro_auroc"] = "loss"  # the validation score that stops and selects
-    pool: int = Field(1, gt=0)  # batches sorted together by token count
-    checkpoint_every: int = Field(200, gt=0)  # steps
+    pool: int = Field(default=1, gt=0)  # batches sorted together by token count
+    checkpoint_every: int = Field(default=200, gt=0)  # steps
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -57,7 +57,7 @@ class Recipe(Settings):
     """One run: a method, a seed and all their settings. Components are set by name: ``objectives.group_dro.cap``."""
 
     method: str = "remind"
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     model: ModelSettings = ModelSettings()
     encoders: dict[str, dict[str, Any]] = {}
     fusions: dict[str, dict[str, Any]] = {}

@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from remind.cohort.batch import Batch
+from remind.encoders import Encoder
 from remind.fusions import Fusion
 from remind.nn.imputation import ImputationEmbeddings
 from remind.nn.tokens import pack
@@ -26,7 +27,7 @@ class Model(nn.Module):
     def __init__(
         self,
         modalities: Sequence[str],
-        encoders: Sequence[nn.Module],
+        encoders: Sequence[Encoder],
         fusion: Fusion,
         *,
         dim: int,
@@ -38,7 +39,7 @@ class Model(nn.Module):
         super().__init__()
         self.modalities = tuple(modalities)
         self.encoders = nn.ModuleList(encoders)
-        self.lengths = [int(encoder.num_tokens) for encoder in encoders]
+        self.lengths = [encoder.num_tokens for encoder in encoders]
         init = "zeros" if imputation == "zeros" else "normal"
         self.imputation = None if imputation == "none" else ImputationEmbeddings(dim, masks, shares, init=init)
         self.fusion = fusion

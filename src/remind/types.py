@@ -1,4 +1,7 @@
-"""What passes between encoders, fusion and objective. Letters: b batch, t tokens, d width, e experts, s slots, c classes."""
+"""What passes between encoders, fusion and objective.
+
+Letters: b batch, t tokens, d width, e experts, s slots, c classes.
+"""
 
 from typing import NamedTuple
 

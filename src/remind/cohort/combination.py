@@ -14,7 +14,7 @@ class Combination:
     bits: int
 
     @classmethod
-    def of(cls, available: Iterable[bool]) -> "Combination":
+    def of(cls, available: Iterable[bool | np.bool_]) -> "Combination":
         """The combination of one row of an availability mask."""
         return cls(sum(1 << place for place, there in enumerate(available) if there))
 

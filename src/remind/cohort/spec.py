@@ -53,10 +53,10 @@ class TabularModality(Spec):
 class SplitShares(Spec):
     """Draw the split by subject, stratified by label and combination."""
 
-    train: float = Field(0.7, gt=0)
-    validation: float = Field(0.1, gt=0)
-    test: float = Field(0.2, gt=0)
-    seed: int = 0
+    train: float = Field(default=0.7, gt=0)
+    validation: float = Field(default=0.1, gt=0)
+    test: float = Field(default=0.2, gt=0)
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _sum(self) -> "SplitShares":
@@ -80,7 +80,7 @@ class CohortSpec(Spec):
     label: Label
     modalities: Annotated[dict[str, TabularModality], Field(min_length=1)]
     split: SplitShares | SplitColumn = SplitShares()
-    tail_below: float = Field(0.15, gt=0, lt=1)
+    tail_below: float = Field(default=0.15, gt=0, lt=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -94,6 +94,8 @@ class CohortSpec(Spec):
     @model_validator(mode="after")
     def _names_and_leaks(self) -> "CohortSpec":
         outside = {self.id: "the id", self.subject: "the subject", self.label.column: "the label"}
+        if isinstance(self.split, SplitColumn):
+            outside[self.split.column] = "the split"
         for name, modality in self.modalities.items():
             if not name or set("+ /.") & set(name):
                 raise ValueError(f"modality name {name!r} must not be empty or hold '+', '/', '.' or a space")
@@ -106,6 +108,14 @@ class CohortSpec(Spec):
     def subject_column(self) -> str:
         """The column that names the patient: the id's, unless the spec says otherwise."""
         return self.subject or self.id
+
+    def columns(self) -> dict[str, str]:
+        """Every column the spec names, once, and what names it first."""
+        named = [("id", self.id), ("subject", self.subject_column), ("label", self.label.column)]
+        named += [(f"modality {name!r}", c) for name, modality in self.modalities.items() for c in modality.columns]
+        if isinstance(self.split, SplitColumn):
+            named.append(("split", self.split.column))
+        return {column: role for role, column in reversed(named)}
 
 
 def read_spec(path: Path) -> CohortSpec:

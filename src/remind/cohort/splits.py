@@ -7,9 +7,7 @@ from remind.cohort.spec import SplitShares
 SPLITS = ("train", "validation", "test")
 
 
-def draw(
-    subject: np.ndarray, label: np.ndarray, combination: np.ndarray, shares: SplitShares
-) -> np.ndarray:
+def draw(subject: np.ndarray, label: np.ndarray, combination: np.ndarray, shares: SplitShares) -> np.ndarray:
     """Assign every sample ``[n]`` to a split, as an index into ``SPLITS``; a subject's samples stay together.
 
     Subjects are laid out stratum by stratum (label and combination of their most frequent kind of sample), in random

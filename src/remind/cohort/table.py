@@ -31,13 +31,14 @@ def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
         if place == parquet:
             frame = pl.read_parquet(place)
         else:
-            as_text = {column: pl.String for column in (spec.id, spec.subject_column, spec.label.column)}
+            as_text = dict.fromkeys((spec.id, spec.subject_column, spec.label.column), pl.String)
             frame = pl.read_csv(
                 place, null_values=NULL_WORDS, infer_schema_length=None, schema_overrides=as_text, raise_if_empty=False
             )
     except (pl.exceptions.PolarsError, OSError) as error:
         raise RemindError(f"{place}: cannot be read as a table ({type(error).__name__}).") from None
-    return frame.with_columns(pl.selectors.float().fill_nan(None)), place
+    named = [column for column in spec.columns() if column in frame.columns]
+    return frame.select(named).with_columns(pl.selectors.float().fill_nan(None)), place
 
 
 def write_cohort(

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from remind.cohort.batch import TabularInput, TabularShape
+from remind.encoders import Encoder
 
 
-class TabularEncoder(nn.Module):
+class TabularEncoder(Encoder):
     """Columns in, ``[n, l, d]`` out: the row of features is cut into ``l`` patches, each projected by its own weights.
 
     The paper's 64 values become 16 patches of 4, then 128 wide, with dropout 0.25. Ours also holds, for each number,

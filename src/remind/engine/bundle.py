@@ -53,7 +53,8 @@ def read_bundle(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if not (folder / SUMS).is_file():
         raise RemindError(f"{folder}: is not a checkpoint; it holds no {SUMS}.")
-    expected = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text().splitlines() if "  " in line)
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in (TENSORS, DOCUMENT):
         path = folder / name
         if not path.is_file():

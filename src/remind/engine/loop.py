@@ -16,15 +16,25 @@ from remind.cohort.cohort import Cohort
 from remind.cohort.dataset import CohortDataset
 from remind.cohort.sampler import BucketSampler
 from remind.config import Recipe
+from remind.engine.checkpoint import (
+    flatten,
+    load_optimizer_state,
+    load_rng_state,
+    optimizer_state,
+    rng_state,
+    unflatten,
+)
 from remind.engine.fitted import FittedModel
-from remind.engine.optimizer import load_optimizer, optimizer_tensors
+from remind.engine.progress import Standing
 from remind.engine.run_folder import RunFolder
-from remind.engine.validation import validate
+from remind.engine.validation import Validation, validate
 from remind.engine.watch import GroupProgress, Silence, Watch
 from remind.errors import RemindError
-from remind.methods import Stage, method
+from remind.methods import Stage
 from remind.nn.losses import focal_loss
-from remind.objectives import OBJECTIVES, Loss
+from remind.objectives import OBJECTIVES, Loss, Objective
+
+PARTS = ("model", "best", "objective", "optimizer", "rng")
 
 
 def train(cohort: Cohort, recipe: Recipe, out: Path, watch: Watch | None = None) -> FittedModel:
@@ -42,86 +52,74 @@ def train(cohort: Cohort, recipe: Recipe, out: Path, watch: Watch | None = None)
 
 
 class Training:
-    """A run under way. Everything that must survive a restart is in ``state`` or among ``tensors()``."""
+    """A run under way. What must survive a restart is in ``standing``, ``sampler``, and the tensors of ``_save``."""
+
+    optimizer: Any  # Fabric's wrapper, a new one each stage
 
     def __init__(self, cohort: Cohort, recipe: Recipe, folder: RunFolder, watch: Watch) -> None:
-        self.cohort, self.recipe, self.folder, self.watch = cohort, recipe, folder, watch
-        self.settings, self.method = recipe.train, recipe.check()
+        self.cohort, self.folder, self.watch = cohort, folder, watch
+        self.settings, self.stages = recipe.train, recipe.check().stages
         self.fabric = Fabric(accelerator=self.settings.device, devices=1, precision=self.settings.precision)
         self.fabric.seed_everything(recipe.seed, verbose=False)
         self.fitted = FittedModel.create(cohort, recipe)
-        groups = self.fitted.groups
-        self.training = CohortDataset(cohort, cohort.rows("train"), self.fitted.transforms, groups)
-        self.validation = CohortDataset(cohort, cohort.rows("validation"), self.fitted.transforms, groups)
+        groups, transforms = self.fitted.groups, self.fitted.transforms
+        self.training = CohortDataset(cohort, cohort.rows("train"), transforms, groups)
+        self.validation = CohortDataset(cohort, cohort.rows("validation"), transforms, groups)
         self.model = self.fabric.setup_module(self.fitted.model)
-        objective = OBJECTIVES.build(
-            self.method.objective,
-            torch.tensor(groups.counts),
-            lambda logits, target: focal_loss(logits.float(), target, gamma=self.settings.focal_gamma),
-            **recipe.objectives.get(self.method.objective, {}),
-        )
-        self.objective = objective.to(self.fabric.device)
-        lengths = torch.tensor(self.fitted.model.lengths)
+        self.objective = _objective(recipe, torch.tensor(groups.counts)).to(self.fabric.device)
         self.sampler = BucketSampler(
-            (self.training.available * lengths).sum(1),
+            (self.training.available * torch.tensor(self.fitted.model.lengths)).sum(1),
             batch_size=self.settings.batch_size,
             seed=recipe.seed,
             pool=self.settings.pool,
         )
-        self.state: dict[str, Any] = {
-            "stage": -1, "epoch": 0, "step": 0, "stale": 0, "best": None, "selected": None,
-            "loss_sum": 0.0, "opened_sum": 0.0, "samples": 0, "history": [],
-        }  # fmt: skip
+        self.standing = Standing()
         self.best: dict[str, Tensor] = {}
 
     def run(self) -> None:
-        """All stages, then the selected model's predictions."""
-        budget = sum(epochs_of(stage, self.settings.epochs) for stage in self.method.stages) * len(self.sampler)
-        self.watch.begin(f"{self.recipe.method}, seed {self.recipe.seed}", budget)
+        """All stages; then the selected model and its predictions are written."""
+        budget = sum(_epochs(stage, self.settings.epochs) for stage in self.stages) * len(self.sampler)
+        self.watch.begin(f"{self.fitted.recipe.method}, seed {self.fitted.recipe.seed}", budget)
         if saved := self.folder.checkpoint():
             self._restore(*saved)
         else:
-            self._enter_stage(0)
-        while self.state["stage"] < len(self.method.stages):
+            self._prepare_stage()
+        while self.standing.stage < len(self.stages):
             self._epoch()
-        self.fitted.model.load_state_dict(self.best)
         self._finish()
         self.watch.end()
 
-    def _enter_stage(self, number: int) -> None:
-        """Begin a stage from the best weights so far, with its own trainable parts and a fresh optimiser."""
-        self.state |= {"stage": number, "epoch": 0, "stale": 0}
-        if number == len(self.method.stages):
-            return
-        if self.best:
-            self.fitted.model.load_state_dict(self.best)
-        if self.method.stages[number].specialise:
-            self.fitted.model.fusion.specialise()
-        self._prepare_stage()
-
     def _prepare_stage(self) -> None:
-        stage = self.method.stages[self.state["stage"]]
-        self.fitted.model.encoders.requires_grad_(stage.encoders)
-        learned = [p for p in self.fitted.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learned, lr=self.settings.lr, weight_decay=self.settings.weight_decay)
+        """What learns in this stage, and a fresh optimiser for it."""
+        stage, model = self.stages[self.standing.stage], self.fitted.model
+        if stage.specialise:
+            model.fusion.specialise()
+        model.encoders.requires_grad_(stage.encoders)
+        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(learned, lr=self.settings.lr, weight_decay=self.settings.weight_decay, fused=True)
         self.optimizer = self.fabric.setup_optimizers(optimizer)
-        self.schedule = torch.optim.lr_scheduler.StepLR(
-            self.optimizer, step_size=self.settings.lr_step, gamma=self.settings.lr_gamma
-        )
+        self.schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.settings.lr_step, self.settings.lr_gamma)
 
     def _epoch(self) -> None:
-        """What is left of an epoch, then its validation."""
+        """What is left of an epoch, its validation, and the next stage when its time has come."""
         self.model.train()
-        if not self.method.stages[self.state["stage"]].encoders:
-            self.fitted.model.encoders.eval()  # frozen: their outputs no longer change, not even by dropout
+        if not self.stages[self.standing.stage].encoders:
+            self.fitted.model.encoders.eval()  # frozen: what they give no longer changes, not even by dropout
         loader = DataLoader(
-            self.training, batch_sampler=self.sampler, collate_fn=_as_is, generator=torch.Generator()
-        )  # a generator of its own: else drawing batches would advance the one that dropout uses
+            self.training,
+            batch_sampler=self.sampler,
+            collate_fn=_as_is,
+            generator=torch.Generator(),  # its own: else drawing batches would advance the one that dropout uses
+        )
         for batch in loader:
             self._step(self.fabric.to_device(batch))
-            if self.sampler.done and self.state["step"] % self.settings.checkpoint_every == 0:
+            if self.sampler.done and self.standing.step % self.settings.checkpoint_every == 0:
                 self._save()
         self._validate()
+        self.schedule.step()
+        stage = self.stages[self.standing.stage]
+        if self.standing.stale >= self.settings.patience or self.standing.epoch >= _epochs(stage, self.settings.epochs):
+            self._next_stage()
         self._save()
 
     def _step(self, batch: Batch) -> None:
@@ -135,118 +133,129 @@ class Training:
         self.objective.after_step(batch, loss)
         self.fitted.model.fusion.after_step(loss.output.fused)
         self.sampler.advance()
-        self.state["step"] += 1
-        self.state["loss_sum"] += float(loss.per_sample.detach().double().sum())
-        self.state["opened_sum"] += float(loss.output.fused.routing.opened.sum())
-        self.state["samples"] += len(batch.target)
-        self.watch.step(self.state["step"])
+        standing = self.standing
+        standing.step += 1
+        standing.loss_sum += float(loss.per_sample.detach().double().sum())
+        standing.opened_sum += float(loss.output.fused.routing.opened.sum())
+        standing.samples += len(batch.target)
+        self.watch.step(standing.step)
 
     def _refuse(self, batch: Batch, loss: Loss) -> None:
         broken = batch.row[~loss.per_sample.isfinite()].tolist()
         named = ", ".join(self.cohort.ids[row] for row in broken[:5])
         raise RemindError(
-            f"{self.folder.path}: the loss of {len(broken)} samples is not finite at step {self.state['step'] + 1} "
+            f"{self.folder.path}: the loss of {len(broken)} samples is not finite at step {self.standing.step + 1} "
             f"(ids {named}); no weight was changed by it. Lower train.lr, or look at their cells."
         )
 
     def _validate(self) -> None:
-        """Score the epoch, remember the best weights, and end the stage when its time has come."""
+        """Score the epoch, write it into the history, remember the weights if they are the best so far."""
         found = validate(self.model, self.validation, focal_gamma=self.settings.focal_gamma)
-        state, stage = self.state, self.method.stages[self.state["stage"]]
-        score = found.score(self.settings.select)
-        state["epoch"] += 1
-        better = not math.isnan(score) and (state["best"] is None or score > state["best"])
+        standing, stage = self.standing, self.stages[self.standing.stage]
+        standing.epoch += 1
         weights = self.objective.group_weights()
         row = {
             "stage": stage.name,
-            "epoch": state["epoch"],
-            "step": state["step"],
+            "epoch": standing.epoch,
+            "step": standing.step,
             "lr": self.schedule.get_last_lr()[0],
-            "train_loss": state["loss_sum"] / state["samples"],
+            "train_loss": standing.loss_sum / standing.samples,
             "validation_loss": found.loss,
             "validation_accuracy": found.accuracy,
             "validation_macro_auroc": found.macro_auroc if not math.isnan(found.macro_auroc) else None,
-            "gate_open": state["opened_sum"] / state["samples"],
+            "gate_open": standing.opened_sum / standing.samples,
             "group_weights": None if weights is None else weights.tolist(),
         }
-        state["history"].append(row)
-        state |= {"loss_sum": 0.0, "opened_sum": 0.0, "samples": 0, "stale": 0 if better else state["stale"] + 1}
-        if better:
-            state |= {"best": score, "selected": {"stage": stage.name, "epoch": state["epoch"], "step": state["step"]}}
+        standing.history.append(row)
+        standing.loss_sum = standing.opened_sum = 0.0
+        standing.samples = 0
+        score = found.score(self.settings.select)
+        if not math.isnan(score) and (standing.best is None or score > standing.best):
+            standing.best, standing.stale = score, 0
+            standing.selected = {key: row[key] for key in ("stage", "epoch", "step")}
             self.best = {key: tensor.detach().cpu().clone() for key, tensor in self.fitted.model.state_dict().items()}
-        self.watch.epoch(row, self._progress(found.correct, weights))
-        self.schedule.step()
-        if state["stale"] >= self.settings.patience or state["epoch"] >= epochs_of(stage, self.settings.epochs):
-            self._enter_stage(state["stage"] + 1)
+        else:
+            standing.stale += 1
+        self.watch.epoch(row, self._by_group(found, weights))
 
-    def _progress(self, correct: np.ndarray, weights: Tensor | None) -> GroupProgress:
-        group, groups = self.validation.group.numpy(), len(self.fitted.groups)
+    def _next_stage(self) -> None:
+        """Go on from the best weights so far."""
+        self.standing.stage += 1
+        self.standing.epoch = self.standing.stale = 0
+        if self.best:
+            self.fitted.model.load_state_dict(self.best)
+        if self.standing.stage < len(self.stages):
+            self._prepare_stage()
+
+    def _by_group(self, found: Validation, weights: Tensor | None) -> GroupProgress:
+        group, table = self.validation.group.numpy(), self.fitted.groups
         seen = group >= 0
-        size = np.bincount(group[seen], minlength=groups)
-        right = np.bincount(group[seen], weights=correct[seen], minlength=groups)
-        accuracy = np.divide(right, size, out=np.full(groups, np.nan), where=size > 0)
-        return GroupProgress(
-            self.fitted.groups.labels(), size, accuracy, None if weights is None else weights.cpu().numpy()
-        )
+        size = np.bincount(group[seen], minlength=len(table))
+        right = np.bincount(group[seen], weights=found.correct[seen], minlength=len(table))
+        accuracy = np.divide(right, size, out=np.full(len(table), np.nan), where=size > 0)
+        shown = None if weights is None else weights.cpu().numpy()
+        return GroupProgress(table.modalities, table.labels(), size, accuracy, shown)
 
     def _save(self) -> None:
-        if self.state["stage"] == len(self.method.stages):
-            return
-        tensors, groups = optimizer_tensors(self.optimizer.optimizer)
+        tensors, groups = optimizer_state(self.optimizer.optimizer)
         parts = {
             "model": self.fitted.model.state_dict(),
             "best": self.best,
             "objective": self.objective.state_dict(),
             "optimizer": tensors,
-            "rng": {"cpu": torch.get_rng_state()},
+            "rng": rng_state(self.fabric.device),
         }
-        if self.fabric.device.type == "cuda":
-            parts["rng"]["cuda"] = torch.cuda.get_rng_state(self.fabric.device)
-        document = self.state | {
+        document = {
+            "standing": self.standing.to_json(),
             "sampler": self.sampler.state_dict(),
             "optimizer": groups,
             "schedule": self.schedule.state_dict(),
         }
-        flat = {f"{part}/{key}": tensor for part, content in parts.items() for key, tensor in content.items()}
-        self.folder.save_checkpoint(flat, document)
+        self.folder.save_checkpoint(flatten(parts), document)
 
-    def _restore(self, flat: dict[str, Tensor], document: dict[str, Any]) -> None:
-        parts: dict[str, dict[str, Tensor]] = {"best": {}, "optimizer": {}}
-        for name, tensor in flat.items():
-            part, key = name.split("/", 1)
-            parts.setdefault(part, {})[key] = tensor
-        self.state = {key: document[key] for key in self.state}
+    def _restore(self, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
+        parts = unflatten(tensors, PARTS)
+        self.standing = Standing(**document["standing"])
         self.sampler.load_state_dict(document["sampler"])
         self.fitted.model.load_state_dict(parts["model"])
-        self.objective.load_state_dict(parts.get("objective", {}))
+        self.objective.load_state_dict(parts["objective"])
         self.best = parts["best"]
-        self._prepare_stage()
-        load_optimizer(self.optimizer.optimizer, parts["optimizer"], document["optimizer"])
-        self.schedule.load_state_dict(document["schedule"])
-        torch.set_rng_state(parts["rng"]["cpu"])
-        if "cuda" in parts["rng"] and self.fabric.device.type == "cuda":
-            torch.cuda.set_rng_state(parts["rng"]["cuda"], self.fabric.device)
+        if self.standing.stage < len(self.stages):
+            self._prepare_stage()
+            load_optimizer_state(self.optimizer.optimizer, parts["optimizer"], document["optimizer"])
+            self.schedule.load_state_dict(document["schedule"])
+        load_rng_state(parts["rng"], self.fabric.device)
 
     def _finish(self) -> None:
         """Write the history, the selected model and its predictions; then the run is finished."""
         if not self.best:
-            raise RemindError(f"{self.folder.path}: no epoch had a validation score; {self._why_no_score()}")
-        self.folder.write_table("history", pl.DataFrame(self.state["history"], infer_schema_length=None))
-        self.folder.write_json("selection", {"rule": self.settings.select, "score": self.state["best"]}
-                               | self.state["selected"])
+            raise RemindError(
+                f"{self.folder.path}: no epoch has a validation score; give the validation split samples of two "
+                "classes or more, or select with train.select=loss."
+            )
+        standing = self.standing
+        self.folder.write_table("history", pl.DataFrame(standing.history, infer_schema_length=None))
+        selection = {"rule": self.settings.select, "score": standing.best, **standing.selected}
+        self.folder.write_json("selection", selection)
         self.fitted.save(self.folder.model)
         rows = np.sort(np.concatenate([self.cohort.rows("validation"), self.cohort.rows("test")]))
         self.folder.write_table("predictions", self.fitted.predictions(self.cohort, rows))
         self.folder.drop_checkpoint()
 
-    def _why_no_score(self) -> str:
-        return "give the validation split samples of at least two classes, or select by train.select=loss."
+
+def _objective(recipe: Recipe, counts: Tensor) -> Objective:
+    name, gamma = recipe.check().objective, recipe.train.focal_gamma
+
+    def criterion(logits: Tensor, target: Tensor) -> Tensor:
+        return focal_loss(logits.float(), target, gamma=gamma)
+
+    return OBJECTIVES.build(name, counts, criterion, **recipe.objectives.get(name, {}))
 
 
-def epochs_of(stage: Stage, total: int) -> int:
+def _epochs(stage: Stage, total: int) -> int:
     """Epochs of a stage out of a run's total, at least one."""
     return max(1, round(stage.share * total))
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     return batch

@@ -8,6 +8,7 @@ import numpy as np
 class GroupProgress(NamedTuple):
     """Validation, group by group (most frequent first), and the objective's weights where it has any."""
 
+    modalities: tuple[str, ...]
     labels: list[str]
     size: np.ndarray  # validation samples, [g]
     accuracy: np.ndarray  # [g], NaN where there are none

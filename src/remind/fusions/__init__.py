@@ -16,10 +16,10 @@ class Fusion(nn.Module, ABC):
     def forward(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
         """Fuse a batch; ``group`` is -1 for a combination unseen in training."""
 
-    def after_step(self, fused: Fused) -> None:  # noqa: B027 (most fusions keep nothing between steps)
+    def after_step(self, fused: Fused) -> None:
         """Called after each training step with what ``forward`` gave."""
 
-    def specialise(self) -> None:  # noqa: B027 (most fusions have nothing to bring into play)
+    def specialise(self) -> None:
         """Called where a stage says that the groups' own parameters come into play."""
 
 

@@ -14,11 +14,11 @@ class SelfAttention(nn.Module):
     weighs as much as all of them, and padding (``-inf``) weighs nothing.
     """
 
-    def __init__(self, dim: int, *, heads: int = 8, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, *, heads: int = 8) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"dim ({dim}) must be a multiple of heads ({heads})")
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
@@ -28,7 +28,5 @@ class SelfAttention(nn.Module):
         split = self.qkv(tokens.values).view(batch, width, 3, self.heads, dim // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)
         mask = tokens.log_count.to(query.dtype)[:, None, None, :].expand(batch, 1, width, width)
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(attended.transpose(1, 2).reshape(batch, width, dim))

@@ -19,9 +19,9 @@ class FusionBlock(nn.Module):
     def __init__(self, dim: int, experts: int, *, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = SelfAttention(dim, heads=heads, dropout=dropout)
+        self.attention = SelfAttention(dim, heads=heads)
         self.moe_norm = nn.LayerNorm(dim)
-        self.moe = SoftMoE(dim, experts, hidden=hidden, dropout=dropout)
+        self.moe = SoftMoE(dim, experts, hidden=hidden)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tokens, route: Route) -> Fused:

@@ -19,9 +19,7 @@ class Decision(NamedTuple):
     opened: Bool[Tensor, " b"]
 
 
-def joint_uncertainty(
-    logits: Float[Tensor, "b t e s"], log_count: Float[Tensor, "b t"]
-) -> Float[Tensor, " b"]:
+def joint_uncertainty(logits: Float[Tensor, "b t e s"], log_count: Float[Tensor, "b t"]) -> Float[Tensor, " b"]:
     """Eq. 8: entropy of one softmax over all token-slot logits of a sample, over its maximum ``ln(M n)``.
 
     A token that stands for ``c`` identical ones enters ``c`` times.
@@ -33,9 +31,7 @@ def joint_uncertainty(
     return entropy / maximum.clamp_min(1e-12)
 
 
-def expert_uncertainty(
-    logits: Float[Tensor, "b t e s"], log_count: Float[Tensor, "b t"]
-) -> Float[Tensor, " b"]:
+def expert_uncertainty(logits: Float[Tensor, "b t e s"], log_count: Float[Tensor, "b t"]) -> Float[Tensor, " b"]:
     """App. 7.2.4: entropy of each token's softmax over slots, averaged over the sample, over its maximum ``ln n``."""
     log_p = logits.flatten(2).log_softmax(-1)
     entropy = -(log_p.exp() * log_p).sum(-1)

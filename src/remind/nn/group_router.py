@@ -43,9 +43,7 @@ class GroupRouter(nn.Module):
         """Bring the residuals into play: stage two begins."""
         self.specialised.fill_(True)
 
-    def forward(
-        self, z: Float[Tensor, "b t d"], log_count: Float[Tensor, "b t"], group: Int[Tensor, " b"]
-    ) -> Routing:
+    def forward(self, z: Float[Tensor, "b t d"], log_count: Float[Tensor, "b t"], group: Int[Tensor, " b"]) -> Routing:
         """Route each sample by the shared logits, or by its group's where those are uncertain."""
         z_hat = unit(z)
         aligned = torch.einsum("btd,des->btes", z_hat, self.shared.phi)

@@ -39,9 +39,7 @@ def norm(phi: Float[Tensor, "b d e s"]) -> Float[Tensor, "b e s"]:
     return torch.linalg.vector_norm(phi, dim=1).clamp_min(1e-12)
 
 
-def dispatch_weights(
-    logits: Float[Tensor, "b t e s"], log_count: Float[Tensor, "b t"]
-) -> Float[Tensor, "b t e s"]:
+def dispatch_weights(logits: Float[Tensor, "b t e s"], log_count: Float[Tensor, "b t"]) -> Float[Tensor, "b t e s"]:
     """Eq. 5: softmax over tokens for every slot; a token that stands for ``c`` has ``c`` times the weight."""
     return (logits + log_count[:, :, None, None]).softmax(dim=1)
 
@@ -54,29 +52,28 @@ def combine_weights(logits: Float[Tensor, "b t e s"]) -> Float[Tensor, "b t e s"
 class Experts(nn.Module):
     """``e`` two-layer GELU networks ``d -> h -> d``, held and run as one batched product."""
 
-    def __init__(self, dim: int, experts: int, *, hidden: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, experts: int, *, hidden: int) -> None:
         super().__init__()
         self.up = nn.Parameter(torch.empty(experts, dim, hidden).uniform_(-1, 1) / math.sqrt(dim))
         self.up_bias = nn.Parameter(torch.zeros(experts, 1, hidden))
         self.down = nn.Parameter(torch.empty(experts, hidden, dim).uniform_(-1, 1) / math.sqrt(hidden))
         self.down_bias = nn.Parameter(torch.zeros(experts, 1, dim))
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, slots: Float[Tensor, "b e s d"]) -> Float[Tensor, "b e s d"]:
         """Every expert on its own slots."""
         batch, experts, count, dim = slots.shape
         rows = slots.transpose(0, 1).reshape(experts, batch * count, dim)
         hidden = F.gelu(torch.baddbmm(self.up_bias, rows, self.up))
-        out = torch.baddbmm(self.down_bias, self.dropout(hidden), self.down)
+        out = torch.baddbmm(self.down_bias, hidden, self.down)
         return out.view(experts, batch, count, dim).transpose(0, 1)
 
 
 class SoftMoE(nn.Module):
     """Slots are mixtures of un-normalised tokens; tokens are mixtures of what the experts make of the slots."""
 
-    def __init__(self, dim: int, experts: int, *, hidden: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, experts: int, *, hidden: int) -> None:
         super().__init__()
-        self.experts = Experts(dim, experts, hidden=hidden, dropout=dropout)
+        self.experts = Experts(dim, experts, hidden=hidden)
 
     def forward(
         self, z: Float[Tensor, "b t d"], dispatch: Float[Tensor, "b t e s"], combine: Float[Tensor, "b t e s"]

@@ -33,7 +33,7 @@ class Objective(nn.Module, ABC):
     def forward(self, model: nn.Module, batch: Batch) -> Loss:
         """The loss to minimise."""
 
-    def after_step(self, batch: Batch, loss: Loss) -> None:  # noqa: B027 (some objectives remember nothing)
+    def after_step(self, batch: Batch, loss: Loss) -> None:
         """Called once after each optimiser step."""
 
     def group_weights(self) -> Float[Tensor, " g"] | None:

@@ -26,6 +26,8 @@ class GroupDRO(Objective):
         cap: the largest ``lambda_k / share_k`` the loss uses; keeps a handful of samples from being memorised.
     """
 
+    shares: Tensor  # float64 [g], of the training samples
+    bonus: Tensor  # float64 [g], what the adjustment adds to each risk
     weights: Tensor  # float64 [g], on the simplex
     loss_sum: Tensor  # float64 [g], since the last refresh
     count: Tensor  # float64 [g], likewise

@@ -61,7 +61,7 @@ class Law:
         masks, which, _ = distinct(available)
         table = np.zeros(masks.shape, dtype=np.int64)
         for row, mask in enumerate(masks):
-            bits = Combination.of(mask).bits
+            bits = Combination.of(mask.tolist()).bits
             for modality in np.flatnonzero(mask).tolist():
                 rng = _rng(self.seed, SHIFTS, modality, bits)
                 table[row, modality] = rng.integers(1, self.classes) if rng.random() < self.shift else 0
@@ -133,7 +133,7 @@ def write(
     return write_cohort(out, spec, table.insert_column(0, ids), beside)
 
 
-def _within(highest: float, **settings: tuple[float, float]) -> None:
+def _within(highest: int | float, **settings: tuple[int, int | float]) -> None:
     for name, (lowest, value) in settings.items():
         if not (lowest <= value <= highest and math.isfinite(value)):
             limit = f" and at most {highest}" if highest < math.inf else ""
@@ -196,11 +196,11 @@ def _accuracies(law: Law, names: list[str], mask: np.ndarray, truth: np.ndarray)
     For each combination of the cohort, and for all of them, each as often as it stands there.
     """
     masks, which, counts = distinct(mask)
-    draws = int(np.clip(3_000_000 // len(masks), 1000, 100_000))
+    draws = int(np.clip(1_000_000 // len(masks), 1000, 50_000))
     best = [_fresh(law, one, draws) for one in masks]
     table = pl.DataFrame(
         {
-            "combination": [Combination.of(one).label(names) for one in masks],
+            "combination": [Combination.of(one).label(names) for one in masks.tolist()],
             "samples": counts,
             "bayes_accuracy": [float(b.mean()) for b in best],
             "standard_error": [float(b.std(ddof=1)) / math.sqrt(draws) for b in best],
@@ -219,12 +219,12 @@ def _accuracies(law: Law, names: list[str], mask: np.ndarray, truth: np.ndarray)
 def _fresh(law: Law, mask: np.ndarray, draws: int) -> np.ndarray:
     """The largest posterior of fresh samples of one combination ``[m]``, classes in equal parts, ``[draws]``.
 
-    Draws not inputs but class logits ``x . centre[y] - |centre[y]|^2 / 2``. With G the centres' Gram matrix, those of a
-    sample of class y are normal, with mean ``G[y] - diag(G) / 2`` and covariance G.
+    Draws not inputs but class logits, ``x . centre[y]``: the centres have equal norms. With G their Gram matrix, the
+    logits of a sample of class y are normal, with mean ``G[y]`` and covariance G.
     """
     centres = law.centres(np.tile(mask, (law.classes, 1)), np.arange(law.classes))[:, mask].reshape(law.classes, -1)
     gram = centres @ centres.T
     values, vectors = np.linalg.eigh(gram)
-    noise = _rng(law.seed, FRESH, Combination.of(mask).bits).standard_normal((draws, law.classes))
+    noise = _rng(law.seed, FRESH, Combination.of(mask.tolist()).bits).standard_normal((draws, law.classes))
     noise = noise @ (vectors * np.sqrt(values.clip(min=0))).T
-    return _softmax(gram[np.arange(draws) % law.classes] - gram.diagonal() / 2 + noise).max(axis=1)
+    return _softmax(gram[np.arange(draws) % law.classes] + noise).max(axis=1)

@@ -1,0 +1,37 @@
+"""Multi-modal learning when most patients lack some modalities.
+
+>>> import remind
+>>> cohort = remind.load("my-cohort")  # doctest: +SKIP
+>>> model = remind.fit(cohort, method="remind", out="runs/remind-0")  # doctest: +SKIP
+>>> model.predict_proba(cohort)  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from remind.errors import RemindError
+
+if TYPE_CHECKING:
+    from remind.api import evaluate, fit, load_model
+    from remind.cohort.cohort import Cohort, load
+    from remind.config import Recipe
+    from remind.engine.fitted import FittedModel
+
+_HOMES = {
+    "load": "remind.cohort.cohort",
+    "Cohort": "remind.cohort.cohort",
+    "fit": "remind.api",
+    "evaluate": "remind.api",
+    "load_model": "remind.api",
+    "FittedModel": "remind.engine.fitted",
+    "Recipe": "remind.config",
+}
+
+__all__ = ["Cohort", "FittedModel", "Recipe", "RemindError", "evaluate", "fit", "load", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: ``import remind`` alone loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'remind' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,5 @@
+"""``python -m remind``."""
+
+from remind.cli import main
+
+main()

@@ -1,0 +1,100 @@
+"""The Python API: what the command line does, as functions."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from remind.cohort.cohort import Cohort, load
+from remind.config import Recipe, load_recipe
+from remind.engine.fitted import FittedModel
+from remind.engine.loop import train
+from remind.engine.run_folder import RunFolder
+from remind.engine.watch import Watch
+from remind.errors import RemindError
+from remind.evaluation.report import evaluate_predictions
+
+
+def fit(
+    cohort: Cohort | str | Path,
+    method: str | None = None,
+    *,
+    seed: int | None = None,
+    recipe: str | Path | Recipe | None = None,
+    out: str | Path | None = None,
+    watch: Watch | None = None,
+) -> FittedModel:
+    """Train a method on a cohort, into a run folder if ``out`` names one.
+
+    The same call resumes an interrupted run and leaves a finished one alone.
+
+    Raises:
+        RemindError: for anything wrong with the cohort, the recipe or the folder.
+    """
+    cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
+    if isinstance(recipe, Recipe):
+        given = {key: value for key, value in (("method", method), ("seed", seed)) if value is not None}
+        settings = recipe.model_copy(update=given)
+        settings.check()
+    else:
+        settings = load_recipe(recipe, method=method, seed=seed)
+    if out is not None:
+        fitted = train(cohort, settings, Path(out), watch)
+        _write_metrics(RunFolder(Path(out)), fitted)
+        return fitted
+    scratch = Path(tempfile.mkdtemp(prefix="remind-"))
+    try:
+        return train(cohort, settings, scratch / "run", watch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def evaluate(
+    model: FittedModel | str | Path, cohort: Cohort | str | Path | None = None, *, split: str | None = "test"
+) -> dict[str, Any]:
+    """Score a model on a split of a cohort (``None``: all of it), or a finished run on its own test split.
+
+    Raises:
+        RemindError: if a path leads to no finished run, or the split is empty.
+    """
+    if cohort is None:
+        if isinstance(model, FittedModel):
+            raise RemindError("a model in memory keeps no data: pass the cohort to evaluate it on.")
+        folder = RunFolder(Path(model))
+        if not folder.finished:
+            raise RemindError(f"{model}: is not a finished run; train it to its end first.")
+        fitted = FittedModel.load(folder.model)
+        predictions = folder.read_table("predictions")
+        chosen = predictions if split is None else predictions.filter(predictions["split"] == split)
+        return evaluate_predictions(chosen, fitted.groups, fitted.classes_)
+    fitted = load_model(model) if isinstance(model, str | Path) else model
+    cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
+    rows = np.arange(len(cohort)) if split is None else cohort.rows(split)
+    return evaluate_predictions(fitted.predictions(cohort, rows), fitted.groups, fitted.classes_)
+
+
+def load_model(run: str | Path) -> FittedModel:
+    """The selected model of a finished run.
+
+    Raises:
+        RemindError: if the folder is no finished run, or its checkpoint is damaged.
+    """
+    folder = RunFolder(Path(run))
+    if not folder.model.exists():
+        raise RemindError(f"{run}: is not a finished run; train it to its end first.")
+    return FittedModel.load(folder.model)
+
+
+def _write_metrics(folder: RunFolder, fitted: FittedModel) -> None:
+    """``metrics.json``, made from the run folder alone."""
+    document = {
+        "method": fitted.recipe.method,
+        "seed": fitted.recipe.seed,
+        "cohort": fitted.spec.name,
+        "split": "test",
+        "selected": folder.read_json("selection"),
+        **evaluate(folder.path),
+    }
+    folder.write_json("metrics", document)

@@ -1,0 +1,202 @@
+"""The command line: parse, delegate, print."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console, Group, RenderableType
+
+from remind.errors import RemindError, unknown
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+cohort_app = typer.Typer(no_args_is_help=True, help="Make, check and describe cohorts.")
+app.add_typer(cohort_app, name="cohort")
+console = Console()
+
+Folder = Annotated[Path, typer.Argument(help="A cohort folder: cohort.yaml and samples.parquet (or samples.csv).")]
+Run = Annotated[Path, typer.Argument(help="A finished run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+Set = Annotated[list[str], typer.Option("--set", "-s", help="Override a setting, e.g. -s train.lr=0.001. Repeatable.")]
+
+
+@app.callback()
+def _root() -> None:
+    """Multi-modal learning when most patients lack some modalities."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where the cohort, the runs and the picture go.")] = Path("demo"),
+) -> None:
+    """Train Soft MoE and REMIND on a real cohort, and compare them on every combination of modalities."""
+    from remind.api import evaluate, fit
+    from remind.cohort.cohort import load
+    from remind.cohort.describe import describe_cohort
+    from remind.report.figures import frequency_figure, save_figure
+    from remind.report.live import LiveTable
+    from remind.report.tables import atlas_table, metrics_table
+
+    folder = out / "cohort"
+    if not folder.exists():
+        _make("nhanes", folder, {})
+    cohort = load(folder)
+    console.print(atlas_table(describe_cohort(cohort), most=8))
+    runs = {}
+    for method in ("soft-moe", "remind"):
+        place = out / f"{method}-seed0"
+        fit(cohort, method, seed=0, recipe="demo", out=place, watch=LiveTable(console))
+        runs[method] = evaluate(place)
+    console.print(metrics_table("Test split, one seed", cohort.modalities, runs, most=12))
+    title = "NHANES 2017-2018, diabetes: frequent combinations, rare combinations"
+    pictures = save_figure(frequency_figure(cohort.modalities, runs, title=title), out / "combinations")
+    console.print(f"Runs: {out}/soft-moe-seed0, {out}/remind-seed0. Picture: {', '.join(map(str, pictures))}")
+
+
+@cohort_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def make(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help="nhanes or synthetic.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+) -> None:
+    """Write the cohort of a SOURCE to OUT. Settings of the source follow as --name value, e.g. --task health."""
+    _make(source, out, _pairs(context.args))
+    console.print(f"{source} cohort -> {out}")
+
+
+@cohort_app.command()
+def check(cohort: Folder, as_json: Json = False) -> None:
+    """List everything that is wrong with a cohort; exit code 2 if anything is."""
+    from remind.cohort.check import problems
+    from remind.cohort.cohort import load
+    from remind.cohort.spec import read_spec
+    from remind.cohort.table import read_samples
+
+    spec = read_spec(cohort / "cohort.yaml")
+    found = problems(spec, *read_samples(cohort, spec))
+    if not found:
+        loaded = load(cohort)
+        for split in ("train", "validation", "test"):
+            loaded.rows(split)
+    if as_json:
+        print(json.dumps({"cohort": str(cohort), "problems": found}))
+    elif found:
+        for sentence in found:
+            typer.secho(sentence, fg="red", err=True)
+    else:
+        console.print(f"{cohort}: nothing is wrong.")
+    if found:
+        raise typer.Exit(2)
+
+
+@cohort_app.command()
+def describe(cohort: Folder, as_json: Json = False) -> None:
+    """Which combinations of modalities there are, how often, and how they fall into the splits."""
+    from remind.cohort.cohort import load
+    from remind.cohort.describe import describe_cohort
+    from remind.report.tables import atlas_table, split_table
+
+    described = describe_cohort(load(cohort))
+    _show(described, as_json, lambda: Group(atlas_table(described), split_table(described)))
+
+
+@app.command()
+def train(
+    cohort: Folder,
+    method: Annotated[str, typer.Option("--method", "-m", help="A name from `remind methods`.")] = "remind",
+    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A YAML file, or a shipped name: demo.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws the weights and the order of the samples.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; default runs/COHORT/METHOD-seedN.")] = None,
+    overrides: Set = [],  # noqa: B006 (typer copies it)
+    as_json: Json = False,
+) -> None:
+    """Train on COHORT into a run folder. The same line again resumes; a finished run is left alone."""
+    from remind.api import evaluate, fit
+    from remind.cohort.cohort import load
+    from remind.config import load_recipe
+    from remind.engine.watch import Silence
+    from remind.report.live import LiveTable
+    from remind.report.tables import metrics_table
+
+    settings = load_recipe(recipe, overrides, method=method, seed=seed)
+    loaded = load(cohort)
+    place = out or Path("runs") / loaded.spec.name / f"{settings.method}-seed{settings.seed}"
+    fit(loaded, recipe=settings, out=place, watch=Silence() if as_json else LiveTable(console))
+    metrics = evaluate(place)
+    _show(
+        {"run": str(place), **metrics},
+        as_json,
+        lambda: metrics_table(f"{place}: test split", loaded.modalities, {method: metrics}),
+    )
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    cohort: Annotated[Path | None, typer.Argument(help="Another cohort of the same modalities.")] = None,
+    split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "test",
+    as_json: Json = False,
+) -> None:
+    """Score a finished run: overall, head, tail, unseen, worst, and every combination with its n."""
+    from remind.api import evaluate as score
+    from remind.api import load_model
+    from remind.cohort.splits import SPLITS
+    from remind.report.tables import metrics_table
+
+    if split not in (*SPLITS, "all"):
+        raise RemindError(unknown("split", split, (*SPLITS, "all")))
+    if cohort is None and split in ("train", "all"):
+        raise RemindError(f"{run}: keeps the predictions of validation and test; name the cohort to score {split}.")
+    fitted = load_model(run)
+    metrics = score(run if cohort is None else fitted, cohort, split=None if split == "all" else split)
+    modalities = list(fitted.spec.modalities)
+    _show(metrics, as_json, lambda: metrics_table(f"{run}: {split} split", modalities, {run.name: metrics}))
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """The methods, and what each is made of."""
+    from remind.methods import METHODS
+    from remind.report.tables import methods_table
+
+    rows = {
+        name: (m.fusion, m.objective, " -> ".join(stage.name for stage in m.stages), m.says)
+        for name, m in METHODS.items()
+    }
+    keys = ("fusion", "objective", "stages", "says")
+    _show({name: dict(zip(keys, row, strict=True)) for name, row in rows.items()}, as_json, lambda: methods_table(rows))
+
+
+def _show(document: dict[str, Any], as_json: bool, table: Callable[[], RenderableType]) -> None:
+    if as_json:
+        print(json.dumps(document))
+    else:
+        console.print(table())
+
+
+def _make(source: str, out: Path, settings: dict[str, Any]) -> None:
+    from remind.sources import SOURCES
+
+    with console.status(f"writing {source} to {out}"):
+        SOURCES.get(source)(out, **SOURCES.check(source, settings))
+
+
+def _pairs(words: list[str]) -> dict[str, Any]:
+    """``--task health --modalities 4`` as settings; values are read as YAML."""
+    settings = {}
+    for option, value in zip(words[::2], [*words[1::2], None], strict=False):
+        if not option.startswith("--") or value is None:
+            raise RemindError(f"{option!r} does not read --name value, such as --task health.")
+        settings[option.removeprefix("--").replace("-", "_")] = yaml.safe_load(value)
+    return settings
+
+
+def main() -> None:
+    """A mistake of the user ends in one red line and exit code 2; a traceback means the bug is ours."""
+    try:
+        app()
+    except RemindError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise SystemExit(2) from None

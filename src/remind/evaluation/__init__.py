@@ -1,0 +1,1 @@
+"""Evaluation: tables of predictions to numbers, overall and for every combination."""

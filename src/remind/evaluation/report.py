@@ -1,0 +1,61 @@
+"""``metrics.json``: what the predictions of a run are worth, overall, head, tail, worst, and each combination."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from remind.cohort.combination import GroupTable
+from remind.errors import RemindError
+from remind.evaluation.metrics import score
+
+ENOUGH = 10  # samples; a group with fewer is shown, marked, and never called the worst
+
+
+def evaluate_predictions(predictions: pl.DataFrame, groups: GroupTable, classes: list[str]) -> dict[str, Any]:
+    """Score a table of predictions.
+
+    Head, tail and unseen partition the samples: an unseen combination was not in the training data, so it is neither
+    head nor tail. ``worst`` is the combination with the lowest accuracy among those with enough samples.
+
+    Raises:
+        RemindError: if the table is empty.
+    """
+    if predictions.is_empty():
+        raise RemindError("there is no sample to score; choose a split that has some.")
+    probability = predictions.select([f"p_{name}" for name in classes]).to_numpy()
+    target, group = predictions["target"].to_numpy(), predictions["group"].to_numpy()
+    tail = np.append(groups.tail, False)[group]
+    unseen = group < 0
+
+    def part(rows: np.ndarray) -> dict[str, Any]:
+        return score(probability[rows], target[rows])._asdict()
+
+    combinations = [
+        {
+            "combination": name,
+            "group": int(group[rows[0]]),
+            "share": float(groups.shares[group[rows[0]]]) if group[rows[0]] >= 0 else 0.0,
+            "kind": "unseen" if unseen[rows[0]] else "tail" if tail[rows[0]] else "head",
+            "few": len(rows) < ENOUGH,
+            **part(rows),
+        }
+        for name, rows in _by_combination(predictions)
+    ]
+    combinations.sort(key=lambda line: (-line["share"], -line["n"], line["combination"]))
+    judged = [line for line in combinations if not line["few"]]
+    return {
+        "overall": part(np.ones_like(unseen)),
+        "head": part(~tail & ~unseen),
+        "tail": part(tail),
+        "unseen": part(unseen) | {"combinations": sum(line["kind"] == "unseen" for line in combinations)},
+        "worst": min(judged, key=lambda line: line["accuracy"]) if judged else None,
+        "gate_open": float(predictions["opened"].to_numpy().mean()),
+        "combinations": combinations,
+    }
+
+
+def _by_combination(predictions: pl.DataFrame) -> list[tuple[str, np.ndarray]]:
+    numbered = predictions.with_row_index("row")
+    gathered = numbered.group_by("combination", maintain_order=True).agg(pl.col("row"))
+    return [(name, np.array(rows)) for name, rows in gathered.iter_rows()]
