@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,7 +29,7 @@ def problems(spec: CohortSpec, samples: pl.DataFrame, place: Path) -> list[str]:
     return [f"{place}: {sentence}" for part in (_ids, _label, _cells, _split) for sentence in part(spec, samples)]
 
 
-def _where(condition: pl.Series | np.ndarray) -> list[int]:
+def _where(condition: Any) -> list[int]:
     return np.flatnonzero(np.asarray(condition, dtype=bool)).tolist()
 
 

@@ -96,7 +96,8 @@ class Training:
             model.fusion.specialise()
         model.encoders.requires_grad_(stage.encoders)
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learned, lr=self.settings.lr, weight_decay=self.settings.weight_decay, fused=True)
+        lr = self.settings.lr * (self.settings.later_lr if self.standing.stage else 1.0)
+        optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=self.settings.weight_decay, fused=True)
         self.optimizer = self.fabric.setup_optimizers(optimizer)
         self.schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.settings.lr_step, self.settings.lr_gamma)
 
@@ -179,13 +180,21 @@ class Training:
         self.watch.epoch(row, self._by_group(found, weights))
 
     def _next_stage(self) -> None:
-        """Go on from the best weights so far."""
+        """Go on from this stage's best weights; the next stage is judged by its own epochs."""
+        self._need_score()
+        self.fitted.model.load_state_dict(self.best)
         self.standing.stage += 1
-        self.standing.epoch = self.standing.stale = 0
-        if self.best:
-            self.fitted.model.load_state_dict(self.best)
         if self.standing.stage < len(self.stages):
+            self.standing.epoch = self.standing.stale = 0
+            self.standing.best = None
             self._prepare_stage()
+
+    def _need_score(self) -> None:
+        if self.standing.best is None:
+            raise RemindError(
+                f"{self.folder.path}: no epoch has a validation score; give the validation split samples of two "
+                "classes or more, or select with train.select=loss."
+            )
 
     def _by_group(self, found: Validation, weights: Tensor | None) -> GroupProgress:
         group, table = self.validation.group.numpy(), self.fitted.groups
@@ -228,11 +237,6 @@ class Training:
 
     def _finish(self) -> None:
         """Write the history, the selected model and its predictions; then the run is finished."""
-        if not self.best:
-            raise RemindError(
-                f"{self.folder.path}: no epoch has a validation score; give the validation split samples of two "
-                "classes or more, or select with train.select=loss."
-            )
         standing = self.standing
         self.folder.write_table("history", pl.DataFrame(standing.history, infer_schema_length=None))
         selection = {"rule": self.settings.select, "score": standing.best, **standing.selected}
