@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,13 +12,13 @@ from remind.nn.tokens import pack
 from remind.types import Tokens
 
 Kind = Literal["scattered", "packed"]
+Function = Callable[[nn.Module, Tokens], Tensor]
 
 
 def broadcast(tokens: Tokens) -> tuple[Tokens, list[list[int]]]:
     """Every token ``exp(log_count)`` times, side by side, and for every sample which token each of them copies."""
-    sources = []
-    for counts in tokens.log_count.exp().round().long().tolist():
-        sources.append([place for place, count in enumerate(counts) for _ in range(count)])
+    counts = tokens.log_count.exp().round().long().tolist()
+    sources = [[place for place, count in enumerate(row) for _ in range(count)] for row in counts]
     width = max(len(source) for source in sources)
     log_count = tokens.log_count.new_full((len(sources), width), -math.inf)
     for sample, source in enumerate(sources):
@@ -61,58 +62,50 @@ def draw(kind: Kind, batch: int, modalities: int, dim: int, dtype: torch.dtype) 
 
 
 class Learned(NamedTuple):
-    """A result and the gradients of a random projection of it."""
+    """A result and the gradients of a weighted sum of it."""
 
     result: Tensor
     of_values: Tensor
     of_parameters: dict[str, Tensor]
 
 
-def learn(function: Callable[[Tokens], Tensor], tokens: Tokens, weight: Tensor, module: nn.Module | None) -> Learned:
-    """Run, and differentiate the weighted sum of the result."""
+def learn(function: Function, module: nn.Module, tokens: Tokens, weight: Tensor) -> Learned:
+    """Run, and differentiate."""
     values = tokens.values.detach().clone().requires_grad_()
-    if module is not None:
-        module.zero_grad()
-    result = function(Tokens(values, tokens.log_count))
+    module.zero_grad()
+    result = function(module, Tokens(values, tokens.log_count))
     (result * weight).sum().backward()
-    named = [] if module is None else module.named_parameters()
-    return Learned(result.detach(), values.grad, {n: p.grad.clone() for n, p in named if p.grad is not None})
+    gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    return Learned(result.detach(), values.grad, gradients)
 
 
 def deviations(
-    function: Callable[[Tokens], Tensor],
-    tokens: Tokens,
-    *,
-    module: nn.Module | None = None,
-    per: Literal["sample", "copy", "token"],
+    function: Function, module: nn.Module, tokens: Tokens, *, per: Literal["sample", "copy", "token"]
 ) -> dict[str, float]:
-    """How far the result and the gradients with collapsed tokens lie from those with their copies written out.
+    """How far the result and gradients with collapsed tokens lie from those with copies written out, in float64.
 
     ``per``: the result is one a ``sample``; or one a ``copy``, so that a collapsed token has what each of its copies
     has; or one a ``token``, so that it has what its copies have together.
     """
-    copies, sources = broadcast(tokens)
-    width = tokens.values.shape[1]
-    count = tokens.log_count.exp().round()
+    count = tokens.log_count.double().exp().round()
+    copies, sources = broadcast(Tokens(tokens.values.double(), count.log()))
     with torch.no_grad():
-        shape = function(tokens).shape
-    weight = torch.randn(shape, dtype=tokens.values.dtype)
-    if per == "sample":
-        one, many = learn(function, tokens, weight, module), learn(function, copies, weight, module)
-        results = one.result, many.result
-    else:
-        counted = count if per == "copy" else (count > 0).to(count)
-        counted = counted.reshape(*count.shape, *[1] * (len(shape) - 2))
-        one = learn(function, tokens, weight * counted, module)
-        many = learn(function, copies, spread(weight, sources), module)
-        if per == "copy":
-            real = (copies.log_count == 0).reshape(*copies.log_count.shape, *[1] * (len(shape) - 2))
-            results = spread(one.result, sources), many.result * real
-        else:
-            results = one.result * counted, total(many.result, sources, width)
+        weight = torch.randn_like(function(module, tokens).double())
+    on_tokens = on_copies = weight
+    if per != "sample":
+        count = count.reshape(*count.shape, *[1] * (weight.dim() - 2))
+        weight = weight / count.sum(1, keepdim=True)  # a mean over the copies
+        on_tokens, on_copies = weight * (count if per == "copy" else count.sign()), spread(weight, sources)
+    one = learn(function, module, tokens, on_tokens.to(tokens.values))
+    many = learn(function, deepcopy(module).double(), copies, on_copies)
+    results = one.result, many.result
+    if per == "copy":
+        results = spread(one.result, sources), many.result * spread(torch.ones_like(weight), sources)
+    elif per == "token":
+        results = one.result, total(many.result, sources, count.shape[1])
     assert one.of_parameters.keys() == many.of_parameters.keys()
-    found = {"result": apart(*results), "values": apart(one.of_values, total(many.of_values, sources, width))}
-    return found | {name: apart(g, many.of_parameters[name]) for name, g in one.of_parameters.items()}
+    found = {"result": apart(*results), "values": apart(one.of_values, total(many.of_values, sources, count.shape[1]))}
+    return found | {name: apart(gradient, many.of_parameters[name]) for name, gradient in one.of_parameters.items()}
 
 
 def apart(actual: Tensor, expected: Tensor) -> float:

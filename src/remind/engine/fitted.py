@@ -65,8 +65,11 @@ class FittedModel:
     def predictions(self, cohort: Cohort, rows: np.ndarray) -> pl.DataFrame:
         """One line a sample: id, split, combination, group (-1: unseen in training), target, probabilities, gate."""
         dataset = CohortDataset(cohort, rows, self.transforms, self.groups)
-        outputs = [output for _, output in forward(self.model, dataset)]
-        logits = torch.cat([output.logits for output in outputs]).double().cpu()
+        kept = [
+            (output.logits.double().cpu(), output.fused.routing.uncertainty.cpu(), output.fused.routing.opened.cpu())
+            for _, output in forward(self.model, dataset)
+        ]
+        logits, uncertainty, opened = (torch.cat(parts) for parts in zip(*kept, strict=True))
         masks = cohort.available[rows]
         probabilities = logits.softmax(1).numpy()
         return pl.DataFrame(
@@ -78,8 +81,8 @@ class FittedModel:
                 "group": dataset.group.numpy(),
                 "target": dataset.target.numpy(),
                 **dict(zip(probability_columns(self.classes_), probabilities.T, strict=True)),
-                "uncertainty": torch.cat([output.fused.routing.uncertainty for output in outputs]).cpu().numpy(),
-                "opened": torch.cat([output.fused.routing.opened for output in outputs]).cpu().numpy(),
+                "uncertainty": uncertainty.numpy(),
+                "opened": opened.numpy(),
             }
         )
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from remind.nn.gate import Gate, Measure
-from remind.nn.soft_moe import Router, combine_weights, dispatch_weights, norm, unit
+from remind.nn.soft_moe import Router, combine_weights, cosine_logits, dispatch_weights, unit
 from remind.types import Routing
 
 
@@ -45,15 +45,15 @@ class GroupRouter(nn.Module):
 
     def forward(self, z: Float[Tensor, "b t d"], log_count: Float[Tensor, "b t"], group: Int[Tensor, " b"]) -> Routing:
         """Route each sample by the shared logits, or by its group's where those are uncertain."""
-        z_hat = unit(z)
-        aligned = torch.einsum("btd,des->btes", z_hat, self.shared.phi)
-        shared = self.shared.scale * aligned / norm(self.shared.phi[None])[:, None]
-        uncertainty, opened = self.gate(shared, log_count)
+        phi, scale, z_hat = self.shared.phi, self.shared.scale, unit(z)
+        aligned = torch.einsum("btd,des->btes", z_hat, phi)
+        logits = cosine_logits(scale, aligned, phi[None])
+        uncertainty, opened = self.gate(logits, log_count)
         opened = opened & (group >= 0) & self.specialised
-        residual = self.residual[group.clamp_min(0)]
-        shifted = aligned + torch.einsum("btd,bdes->btes", z_hat, residual)
-        adapted = self.shared.scale * shifted / norm(self.shared.phi + residual)[:, None]
-        logits = torch.where(opened[:, None, None, None], adapted, shared)
+        if self.specialised:
+            residual = self.residual[group.clamp_min(0)]
+            shifted = aligned + torch.einsum("btd,bdes->btes", z_hat, residual)
+            logits = torch.where(opened[:, None, None, None], cosine_logits(scale, shifted, phi + residual), logits)
         return Routing(dispatch_weights(logits, log_count), combine_weights(logits), uncertainty, opened)
 
 

@@ -25,8 +25,7 @@ class Router(nn.Module):
 
     def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t e s"]:
         """Logits of every token for every slot."""
-        aligned = torch.einsum("btd,des->btes", unit(z), self.phi)
-        return self.scale * aligned / norm(self.phi[None])[:, None]
+        return cosine_logits(self.scale, torch.einsum("btd,des->btes", unit(z), self.phi), self.phi[None])
 
 
 def unit(z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
@@ -34,9 +33,12 @@ def unit(z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     return F.normalize(z, dim=-1)
 
 
-def norm(phi: Float[Tensor, "b d e s"]) -> Float[Tensor, "b e s"]:
-    """Norm of every slot vector, kept off zero."""
-    return torch.linalg.vector_norm(phi, dim=1).clamp_min(1e-12)
+def cosine_logits(
+    scale: Float[Tensor, ""], aligned: Float[Tensor, "b t e s"], phi: Float[Tensor, "#b d e s"]
+) -> Float[Tensor, "b t e s"]:
+    """``scale`` times the cosines, from products with slot vectors whose norms are still to be divided out."""
+    norms = torch.linalg.vector_norm(phi, dim=1).clamp_min(1e-12)
+    return scale * aligned / norms[:, None]
 
 
 def dispatch_weights(logits: Float[Tensor, "b t e s"], log_count: Float[Tensor, "b t"]) -> Float[Tensor, "b t e s"]:

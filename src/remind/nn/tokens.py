@@ -27,7 +27,7 @@ def mean_token(tokens: Tokens) -> Float[Tensor, "b d"]:
 
 
 def pack(
-    encoded: Sequence[tuple[Float[Tensor, "n l d"], Int[Tensor, " n"]]],
+    encoded: Sequence[tuple[Float[Tensor, "_ _ d"], Int[Tensor, " _"]]],
     available: Bool[Tensor, "b m"],
     lengths: Sequence[int],
     imputed: Float[Tensor, "b d"] | None,
