@@ -131,8 +131,8 @@ def write_clinic(
 def clinic(tmp_path) -> Callable[..., Path]:
     """Write a clinic: ``clinic()``, ``clinic(table=..., label=...)``, ``clinic("other", ...)``."""
 
-    def at(name: str = "clinic", **changes: Any) -> Path:
-        return write_clinic(tmp_path / name, **changes)
+    def at(folder: str = "clinic", /, **changes: Any) -> Path:
+        return write_clinic(tmp_path / folder, **changes)
 
     return at
 

@@ -90,11 +90,11 @@ def deviations(
     count = tokens.log_count.double().exp().round()
     copies, sources = broadcast(Tokens(tokens.values.double(), count.log()))
     with torch.no_grad():
-        weight = torch.randn_like(function(module, tokens).double())
+        weight = torch.randn_like(function(module, tokens).double()) / len(count)
     on_tokens = on_copies = weight
     if per != "sample":
         count = count.reshape(*count.shape, *[1] * (weight.dim() - 2))
-        weight = weight / count.sum(1, keepdim=True)  # a mean over the copies
+        weight = weight / count.sum(1, keepdim=True)  # a mean over the copies, as over the samples
         on_tokens, on_copies = weight * (count if per == "copy" else count.sign()), spread(weight, sources)
     one = learn(function, module, tokens, on_tokens.to(tokens.values))
     many = learn(function, deepcopy(module).double(), copies, on_copies)
