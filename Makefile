@@ -55,7 +55,7 @@ bench: .venv/.dev  ## every claim about speed and size, into docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py
 
 results: .venv/.dev  ## the published results on NHANES, into docs/results/ (about half an hour)
-	$(BIN)/python benchmarks/nhanes.py --out docs/results
+	$(BIN)/python benchmarks/nhanes_results.py --out docs/results
 
 clean:          ## remove what was built
 	rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis

@@ -52,6 +52,7 @@ class TrainSettings(Settings):
     checkpoint_every: int = Field(default=200, gt=0)  # steps
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(default=None, gt=0)  # of the CPU; None: torch's choice. Small models want 1.
 
 
 class Recipe(Settings):

@@ -28,13 +28,6 @@ FILES = {
 CANARIES = ("canary", "8642")
 
 
-def process(*words, cwd=None):
-    """``python -m remind WORDS`` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "remind", *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=120
-    )
-
-
 def files(folder):
     """Every file of a folder, but for the lock."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {".lock"}
@@ -83,7 +76,7 @@ def test_a_simulated_cohort_is_made_checked_and_described(remind, tmp_path):
     assert json.loads((tmp_path / "c" / "truth.json").read_text())["law"]["seed"] == 5
     checked = remind("cohort", "check", tmp_path / "c")
     assert (checked.code, checked.err) == (0, "")
-    assert "nothing is wrong" in checked.out
+    assert "nothing is wrong" in " ".join(checked.out.split())
     assert json.loads(remind("cohort", "check", tmp_path / "c", "--json").out)["problems"] == []
     described = json.loads(remind("cohort", "describe", tmp_path / "c", "--json").out)
     cohort = load(tmp_path / "c")
@@ -212,11 +205,13 @@ def test_the_same_command_leaves_a_finished_run_untouched(remind, runs):
     assert untouched(place) == before
 
 
-def test_training_in_another_process_gives_the_same_bits_and_prints_json_alone(runs, folder, tiny_words, tmp_path):
+def test_training_in_another_process_gives_the_same_bits_and_prints_json_alone(
+    runs, remind_process, folder, tiny_words, tmp_path
+):
     place, _, done = runs["remind"]
-    other = process("train", folder, "-m", "remind", "--out", tmp_path / "run", "--json", *tiny_words)
-    assert (other.returncode, other.stderr) == (0, "")
-    assert json.loads(other.stdout) == {**json.loads(done.out), "run": str(tmp_path / "run")}
+    other = remind_process("train", folder, "-m", "remind", "--out", tmp_path / "run", "--json", *tiny_words)
+    assert (other.code, other.err) == (0, "")
+    assert json.loads(other.out) == {**json.loads(done.out), "run": str(tmp_path / "run")}
     for name in FILES - {"environment.json"}:
         assert (tmp_path / "run" / name).read_bytes() == (place / name).read_bytes(), name
 
@@ -236,18 +231,17 @@ def test_the_run_goes_under_runs_by_the_names_of_cohort_and_method(remind, folde
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
-@pytest.mark.parametrize("name", ["../../outside", "/tmp/remind-outside", "a/b", "..", "a\nb"])
+@pytest.mark.parametrize("name", ["../../outside", "{}/outside", ".."])
 def test_the_name_of_a_cohort_leads_nowhere_else(remind, clinic, tiny_words, tmp_path, monkeypatch, name):
     (tmp_path / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a" / "b")
-    done = remind("train", clinic(name=name), *tiny_words, "--json")
-    assert not Path("/tmp/remind-outside").exists()
+    done = remind("train", clinic(name=name.format(tmp_path)), *tiny_words, "--json")
     assert {path.name for path in tmp_path.iterdir()} == {"a", "clinic"}
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"b"}
     if done.code:
         refused(done, "cohort.yaml", "name")
     else:
-        assert len([path for path in Path("runs").iterdir() if path.is_dir()]) == 1
+        assert [path.parent.parent.name for path in Path("runs").rglob("remind-seed0")] == ["runs"]
 
 
 @pytest.mark.parametrize("how", ["-s", "-r"])
@@ -270,7 +264,7 @@ def test_every_method_trains_for_as_many_epochs(cohort, tiny, tmp_path, epochs):
 
 
 def test_the_command_line_loads_without_torch():
-    code = "import remind.cli, sys; assert not {'torch', 'polars', 'matplotlib', 'pydantic'} & set(sys.modules)"
+    code = "import remind.cli, sys; assert not {'torch', 'polars', 'matplotlib', 'lightning_fabric'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0
 
 
@@ -326,15 +320,8 @@ def test_check_lists_every_problem_on_a_line_of_its_own_and_in_json(remind, clin
     assert json.loads(remind("cohort", "check", folder, "--json").out) == {"cohort": str(folder), "problems": lines}
 
 
-def test_a_mistake_in_a_process_of_its_own_is_one_line_and_exit_code_2(clinic, at, tmp_path):
-    folder = clinic(table=at(4, grade="canary"))
-    for words in (("cohort", "describe", folder), ("train", folder, "--out", tmp_path / "run")):
-        done = process(*words)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: ")
-        assert done.stderr.count("\n") == 1
-        assert not any(canary in done.stderr for canary in CANARIES)
-    assert not (tmp_path / "run").exists()
+def test_a_mistake_in_a_process_of_its_own_is_one_line_and_exit_code_2(remind_process, clinic, at):
+    refused(remind_process("cohort", "describe", clinic(table=at(4, grade="canary"))), "row 4", "'grade'")
 
 
 @pytest.mark.parametrize(
@@ -386,7 +373,7 @@ def test_another_cohort_is_refused_by_a_run_folder(remind, runs, clinic):
 
 
 def test_one_changed_cell_makes_another_cohort(remind, runs, folder, tmp_path):
-    place, words, _ = runs["remind"]
+    _, words, _ = runs["remind"]
     other = shutil.copytree(folder, tmp_path / "other")
     table = pl.read_parquet(other / "samples.parquet")
     table.with_columns(

@@ -113,6 +113,58 @@ def test_the_batched_experts_equal_separate_networks(seed, batch, modalities, di
         torch.testing.assert_close(made[:, e], down(F.gelu(up(x[:, e]))), rtol=1e-12, atol=1e-12)
 
 
+def layer_norm_by_hand(norm, x):
+    """One token at a time."""
+    out = torch.zeros_like(x)
+    for i, t in product(*map(range, x.shape[:2])):
+        centred = x[i, t] - x[i, t].sum() / x.shape[2]
+        out[i, t] = centred / (centred.square().sum() / x.shape[2] + norm.eps).sqrt() * norm.weight + norm.bias
+    return out
+
+
+def attention_by_hand(attention, x, count):
+    """One sample, one head, one query at a time; a key that stands for ``c`` tokens has ``c`` times the weight."""
+    query, key, value = (
+        x @ w.T + b for w, b in zip(attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3), strict=True)
+    )
+    width = x.shape[2] // attention.heads
+    out = torch.zeros_like(x)
+    for i, head, t in product(range(len(x)), range(attention.heads), range(x.shape[1])):
+        part = slice(head * width, (head + 1) * width)
+        weight = [
+            c * math.exp(float(query[i, t, part] @ k[part]) / math.sqrt(width))
+            for k, c in zip(key[i], count[i], strict=True)
+        ]
+        out[i, t, part] = sum(w / sum(weight) * v[part] for w, v in zip(weight, value[i], strict=True))
+    return out @ attention.out.weight.T + attention.out.bias
+
+
+@few
+@given(
+    seed=st.integers(0, 2**31), batch=st.integers(1, 3), modalities=st.integers(1, 5), heads=st.sampled_from([1, 2, 3])
+)
+@torch.no_grad()
+def test_a_fusion_is_attention_then_soft_moe_each_normed_before_and_added_then_the_mean(seed, batch, modalities, heads):
+    torch.manual_seed(seed)
+    tokens = draw("scattered", batch, modalities, 6, torch.float64)
+    made, count = (
+        SoftMoEFusion(6, 1, experts=3, heads=heads, hidden=5, router_scale=2.0).double(),
+        tokens.log_count.exp(),
+    )
+    for parameter in made.block.parameters():
+        nn.init.normal_(parameter)
+    fused = made(tokens, torch.zeros(batch, dtype=torch.int64))
+    x = tokens.values * (count > 0)[..., None]
+    x = x + attention_by_hand(made.block.attention, layer_norm_by_hand(made.block.attention_norm, x), count)
+    z = layer_norm_by_hand(made.block.moe_norm, x)
+    x = x + moe_by_hand(made.block.moe.experts, z, made.router(z), count)
+    mean = [
+        sum(c * v for c, v in zip(counts, values, strict=True)) / counts.sum()
+        for counts, values in zip(count, x, strict=True)
+    ]
+    torch.testing.assert_close(fused.pooled, torch.stack(mean), rtol=1e-10, atol=1e-10)
+
+
 def specialised(made):
     """Second stage, with random residuals."""
     nn.init.normal_(made.router.residual)

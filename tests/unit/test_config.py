@@ -123,7 +123,7 @@ def test_a_setting_out_of_its_range_is_refused_before_a_run_folder_is_made(cohor
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("given", [{"seed": -1}, {"seed": 1.5}, {"seed": 2**31}, {"method": "remnd"}])
+@pytest.mark.parametrize("given", [{"seed": -1}, {"seed": 2**31}, {"method": "remnd"}])
 def test_fit_checks_its_arguments_whatever_the_recipe_is(cohort, tiny, tmp_path, given):
     for recipe in (load_recipe(None, tiny), None):
         with pytest.raises(RemindError, match=f"{next(iter(given))}"):

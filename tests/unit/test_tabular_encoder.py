@@ -114,10 +114,10 @@ def learned(folder):
 def test_what_is_learned_is_the_same_to_the_byte_whatever_rows_others_bring_and_in_any_order(
     tmp_path_factory, training, others, data
 ):
-    full = (1.0, "a", True, 1)  # a cohort refuses samples that have nothing at all
-    training = [row if any(cell is not None for cell in row) else full for row in training]
-    others = [(split, row if any(cell is not None for cell in row) else full) for split, row in others]
-    alone, whole = [("train", row) for row in training], [("train", row) for row in training] + others
+    full = (1.0, "a", True, 1)  # a cohort refuses samples that have nothing at all, and an empty split
+    rows = [("train", row) for row in training] + [("validation", full), ("test", full)]
+    alone = [(split, row if any(cell is not None for cell in row) else full) for split, row in rows]
+    whole = alone + [(split, row if any(cell is not None for cell in row) else full) for split, row in others]
     base = tmp_path_factory.mktemp("c")
     transform, stored = learned(folder_of(base / "alone", alone, list(range(len(alone)))))
     order = data.draw(st.permutations(range(len(whole))))

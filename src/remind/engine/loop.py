@@ -1,6 +1,8 @@
 """The training loop. No method has a name here: stages, objective and fusion say what is particular to each."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +47,21 @@ def train(cohort: Cohort, recipe: Recipe, out: Path, watch: Watch | None = None)
     """
     folder = RunFolder(out)
     config = {"recipe": recipe.model_dump(mode="json"), "cohort": cohort.spec.name, "fingerprint": cohort.fingerprint}
-    with folder.claimed(config):
+    with folder.claimed(config), _threads(recipe.train.threads):
         if not folder.finished:
             Training(cohort, recipe, folder, watch or Silence()).run()
     return FittedModel.load(folder.model)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute on so many CPU threads inside, on as many as before outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Training:
