@@ -403,7 +403,7 @@ def test_a_place_that_is_no_run_folder_is_refused_and_left_alone(remind, folder,
         (["synthetic", "new", "--samples", "["], ("samples",)),
         (["synthetic", "new", "--samples", "0"], ("samples is 0", "at least 1")),
         (["synthetic", "there"], ("there", "another folder")),
-        (["synthetic", "file/new"], ("file/new",)),
+        (["synthetic", "file/new"], ("file",)),
         (["nhanes", "new", "--task", "diabets"], ("'diabets'", "Did you mean 'diabetes'?")),
     ],
     ids=lambda value: "-".join(value).replace("/", "-") if isinstance(value, list) else "",
@@ -461,8 +461,12 @@ def test_half_a_file_of_a_run_is_named(remind, run, name):
     refused(remind("evaluate", run), name, "damaged")
 
 
-def test_a_cohort_of_other_modalities_is_refused(remind, run, clinic):
-    refused(remind("evaluate", run, clinic()), "labs, vitals", "m1, m2, m3, m4", "name them alike")
+def test_a_cohort_of_other_modalities_is_refused(remind, run, folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    spec = yaml.safe_load((other / "cohort.yaml").read_text())
+    spec["modalities"]["scan"] = spec["modalities"].pop("m1")
+    (other / "cohort.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    refused(remind("evaluate", run, other), "m2, m3, m4, scan", "m1, m2, m3, m4", "name them alike")
 
 
 @pytest.fixture

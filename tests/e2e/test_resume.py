@@ -15,6 +15,7 @@ from remind.api import fit
 from remind.cohort.sampler import BucketSampler
 from remind.config import load_recipe
 from remind.engine import loop
+from remind.engine.averaging import WeightAverage
 from remind.engine.checkpoint import unflatten
 from remind.engine.watch import Silence
 from remind.errors import RemindError
@@ -22,11 +23,11 @@ from remind.objectives.group_dro import GroupDRO
 
 # Four steps an epoch, three epochs a stage; what is remembered between steps changes every few of them.
 OVERRIDES = (
-    *("method=remind", "seed=4", "model.dim=16", "model.experts=4", "model.dropout=0.2"),
+    *("method=remind", "seed=6", "model.dim=16", "model.experts=4", "model.dropout=0.2"),
     *("encoders.tabular.tokens=2", "encoders.tabular.dropout=0.2", "fusions.remind.threshold=quantile:0.5"),
     *("objectives.group_dro.refresh_every=3", "objectives.group_dro.step_size=0.5"),
     *("train.epochs=6", "train.batch_size=64", "train.checkpoint_every=3", "train.lr_step=2", "train.lr_gamma=0.5"),
-    *("train.lr=0.02", "train.later_lr=1", "train.device=cpu", "train.pool=2"),
+    *("train.lr=0.02", "train.later_lr=1", "train.average=0.6", "train.device=cpu", "train.pool=2"),
 )
 SAVES = 6 + 6 + 1  # of tensors: every third step that ends no epoch, every epoch, and the model
 
@@ -102,7 +103,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(cohort, folde
     torch.rand(5)  # whatever was drawn before
     same_again = fit(cohort, recipe=recipe, out=tmp_path / "again")
     same(tmp_path / "again", whole)
-    other = fit(cohort, recipe=recipe, seed=5, out=tmp_path / "other")
+    other = fit(cohort, recipe=recipe, seed=7, out=tmp_path / "other")
     assert not torch.equal(same_again.model.head.weight, other.model.head.weight)
 
 
@@ -215,8 +216,8 @@ def test_an_interrupted_run_is_not_evaluated_and_not_taken_over_by_another(cohor
     for function in (evaluate, load_model):
         with pytest.raises(RemindError, match="not a finished run"):
             function(place)
-    with pytest.raises(RemindError, match=r"holds another run \(recipe\.seed: 4 there, 5 asked\)"):
-        fit(cohort, recipe=recipe, seed=5, out=place)
+    with pytest.raises(RemindError, match=r"holds another run \(recipe\.seed: 6 there, 7 asked\)"):
+        fit(cohort, recipe=recipe, seed=7, out=place)
 
 
 def test_a_second_process_is_refused_while_the_first_trains_and_may_go_on_once_it_is_dead(
@@ -259,6 +260,7 @@ MUTANTS = {
     "rng": (7, loop, "load_rng_state", nothing),
     "sampler": (7, BucketSampler, "load_state_dict", nothing),
     "schedule": (7, torch.optim.lr_scheduler.StepLR, "load_state_dict", nothing),
+    "average": (7, WeightAverage, "load_state_dict", nothing),
     "best": (23, loop, "unflatten", best_forgotten),
 }
 

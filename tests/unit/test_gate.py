@@ -148,3 +148,11 @@ def test_a_threshold_that_is_neither_a_number_nor_a_quantile_is_refused(text):
 def test_a_sample_with_one_token_and_one_expert_is_not_a_division_by_zero():
     for measure in ("joint", "expert", "kl"):
         assert Gate(measure=measure)(torch.randn(2, 1, 1, 1), single(2, 1)).uncertainty.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("measure", "opened"), [("joint", True), ("expert", True), ("kl", False)])
+def test_exactly_at_the_threshold_an_entropy_opens_and_a_divergence_does_not(measure, opened):
+    logits = logits_of(1, 1.0)
+    gate = Gate(measure=measure, threshold=0.0)
+    gate.threshold.copy_(gate(logits, single(1)).uncertainty[0].abs())
+    assert gate(logits, single(1)).opened.item() == opened

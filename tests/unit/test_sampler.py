@@ -46,6 +46,15 @@ def test_every_epoch_shows_each_sample_once(samples, batch_size, pool, seed):
 
 
 @few
+@given(**SIZES)
+def test_the_epochs_follow_one_another(samples, batch_size, pool, seed):
+    sampler = sampler_of(samples, batch_size, pool, seed)
+    expected = [batch for epoch in range(3) for batch in sampler.order(epoch)]
+    assert take(sampler, len(expected)) == expected
+    assert sampler.state_dict() == {"epoch": 3, "done": 0}
+
+
+@few
 @given(**SIZES, stop=st.integers(0, 40), ahead=st.integers(0, 3))
 def test_it_resumes_anywhere_with_the_same_batches(samples, batch_size, pool, seed, stop, ahead):
     """Whatever a loader fetched ahead and never used comes again."""

@@ -2,6 +2,8 @@ import copy
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from remind.cohort.spec import CohortSpec, SplitColumn, SplitShares, TabularModality, read_spec
 from remind.errors import RemindError
@@ -141,3 +143,37 @@ def test_yaml_builds_no_objects(tmp_path, monkeypatch, tag):
     with pytest.raises(RemindError, match="line 1 is not valid YAML"):
         read(tmp_path, f"name: {tag}\n")
     assert not (tmp_path / "hacked").exists()
+
+
+SCALARS = st.one_of(
+    *(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.dates(), st.text(max_size=5)),
+    st.sampled_from(["visit", "grade", "hba1c", "tabular", "train", "labs"]),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(SCALARS, inner, max_size=3)),
+    max_leaves=6,
+)
+KEYS = ["name", "id", "subject", "label", "modalities", "split", "tail_below", "label__column", "label__classes"]
+KEYS += ["modalities__labs", "modalities__labs__kind", "modalities__labs__columns", "modalities__labs__categorical"]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=3))
+@settings(deadline=None, max_examples=300)
+def test_no_document_crashes_the_reader(tmp_path_factory, keys):
+    """Whatever stands where: it is read, or refused in one line."""
+    sentence = "."
+    document = changed(**dict(sorted(keys.items(), key=lambda pair: -pair[0].count("__"))))
+    try:
+        read(tmp_path_factory.mktemp("c"), yaml.safe_dump(document, allow_unicode=True))
+    except RemindError as error:
+        sentence = str(error)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+
+
+@given(st.text(max_size=60))
+@settings(deadline=None, max_examples=200)
+def test_no_text_crashes_the_reader(tmp_path_factory, text):
+    with pytest.raises(RemindError):
+        read(tmp_path_factory.mktemp("c"), text)

@@ -1,6 +1,6 @@
 """What training tells whoever watches it."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ class GroupProgress(NamedTuple):
     weights: np.ndarray | None  # [g]
 
 
+@runtime_checkable
 class Watch(Protocol):
     """Told of every step and every epoch. Told only: it cannot change the training."""
 
