@@ -1,6 +1,6 @@
 """The published results on NHANES: every method and the simple models, three seeds, the same splits for all.
 
-Seed ``s`` draws the split, the initial weights and the order of the samples. Writes ``nhanes.md`` and ``nhanes.json``
+Seed ``s`` draws the split, the initial weights and the order of the samples. Writes a page
 into --out; the runs stay in --runs, and finished ones are not repeated.
 """
 
@@ -138,7 +138,6 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     text = markdown(arguments.task, cohort, found)
     (arguments.out / f"nhanes-{arguments.task}.md").write_text(text)
-    (arguments.out / f"nhanes-{arguments.task}.json").write_text(json.dumps(found, indent=1))
     console.print(text)
 
 

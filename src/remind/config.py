@@ -44,6 +44,7 @@ class TrainSettings(Settings):
     weight_decay: float = Field(default=1e-2, ge=0)
     lr_step: int = Field(default=5, gt=0)  # epochs; StepLR
     lr_gamma: float = Field(default=0.1, gt=0, le=1)
+    average: float = Field(default=0.0, ge=0, lt=1)  # decay of the running mean of the weights; 0 for none
     clip: float = Field(default=1.0, gt=0)  # norm of the gradient
     focal_gamma: float = Field(default=2.0, ge=0)
     patience: int = Field(default=10, gt=0)  # epochs without a better validation score that end a stage

@@ -12,6 +12,7 @@ from remind.api import evaluate, fit
 from remind.cohort.cohort import load
 from remind.cohort.splits import SPLITS
 from remind.config import load_recipe
+from remind.engine.loop import Training
 from remind.sources.synthetic import write
 
 
@@ -97,3 +98,30 @@ def test_what_is_learned_of_the_data_is_learned_of_the_training_rows_alone(clini
     assert plain.groups == wild.groups
     twin = wild.model.state_dict()
     assert all(tensor.equal(twin[name]) for name, tensor in plain.model.state_dict().items())
+
+
+def test_in_the_second_stage_the_encoders_stand_still_and_the_residuals_move(cohort, tiny, monkeypatch):
+    seen = {"shared": [], "specialised": []}
+    step = Training._step
+
+    def watched(self, batch):
+        step(self, batch)
+        model = self.fitted.model
+        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        learning = any(module.training for module in model.encoders.modules())
+        seen[self.stages[self.standing.stage].name].append((state, learning))
+
+    monkeypatch.setattr(Training, "_step", watched)
+    fit(cohort, method="remind", recipe=load_recipe(None, tiny))
+
+    def moved(stage, part):
+        (first, _), *_, (last, _) = seen[stage]
+        return any(not tensor.equal(last[name]) for name, tensor in first.items() if part in name)
+
+    assert moved("shared", "encoders.")
+    assert not moved("specialised", "encoders.")
+    assert all(learning for _, learning in seen["shared"])
+    assert not any(learning for _, learning in seen["specialised"])  # not even their dropout
+    assert not moved("shared", "router.residual")
+    assert moved("specialised", "router.residual")
+    assert moved("specialised", "head.")

@@ -54,13 +54,30 @@ def test_a_partly_missing_row_is_flagged_cell_by_cell():
     assert made.numbers[1, 0] == 0  # the mean itself: only the flag tells it from an empty cell
 
 
-@pytest.mark.parametrize("cells", [[None, None], [7.0, 7.0], [1e-30, 2e-30], [0.1] * 3])
-def test_a_column_without_spread_stays_finite(cells):
+def fit_one(cells):
+    """The transform of a table of one numeric column ``x``."""
     samples = pl.DataFrame({"x": pl.Series(cells, dtype=pl.Float64)})
-    transform = TabularTransform.fit(samples, TabularModality(kind="tabular", columns=["x"]))
-    numbers = transform.apply(samples).numbers
-    assert numbers.isfinite().all()
-    assert numbers.abs().max() < 1e-6
+    return TabularTransform.fit(samples, TabularModality(kind="tabular", columns=["x"]))
+
+
+@pytest.mark.parametrize(("value", "rows"), [(7.0, 2), (0.1, 3), (98.6, 700), (86400.1, 97), (74466.0786491899, 1371)])
+def test_a_constant_column_gets_deviation_one(value, rows):
+    """Though the mean of the same number many times is, in floats, seldom that number."""
+    transform = fit_one([value] * rows)
+    assert transform.numbers["x"] == (pytest.approx(value), 1)
+    made = transform.apply(pl.DataFrame({"x": [value, 1.01 * value]}))
+    assert made.numbers.ravel().tolist() == pytest.approx([0, 0.01 * value], abs=1e-6)
+
+
+def test_an_empty_column_gets_deviation_one():
+    assert fit_one([None, None]).numbers["x"] == (0, 1)
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1e-9, 1e9])
+def test_the_unit_of_a_column_does_not_matter(unit):
+    cells = np.array([1.0, 2.0, 4.0, 9.0])
+    plain, scaled = (fit_one(x).apply(pl.DataFrame({"x": x})).numbers for x in (cells, unit * cells))
+    torch.testing.assert_close(scaled, plain, rtol=1e-6, atol=1e-6)
 
 
 def test_a_category_that_no_training_row_has_is_code_zero_everywhere():

@@ -18,6 +18,7 @@ from remind.cohort.cohort import Cohort
 from remind.cohort.dataset import CohortDataset
 from remind.cohort.sampler import BucketSampler
 from remind.config import Recipe
+from remind.engine.averaging import WeightAverage
 from remind.engine.checkpoint import (
     flatten,
     load_optimizer_state,
@@ -36,7 +37,7 @@ from remind.methods import Stage
 from remind.nn.losses import focal_loss
 from remind.objectives import OBJECTIVES, Loss, Objective
 
-PARTS = ("model", "best", "objective", "optimizer", "rng")
+PARTS = ("model", "average", "best", "objective", "optimizer", "rng")
 
 
 def train(cohort: Cohort, recipe: Recipe, out: Path, watch: Watch | None = None) -> FittedModel:
@@ -86,6 +87,7 @@ class Training:
             seed=recipe.seed,
             pool=self.settings.pool,
         )
+        self.average = WeightAverage(self.fitted.model, decay=self.settings.average)
         self.standing = Standing()
         self.best: dict[str, Tensor] = {}
 
@@ -144,6 +146,7 @@ class Training:
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.average.update()
         self.objective.after_step(batch, loss)
         self.fitted.model.fusion.after_step(loss.output.fused)
         self.sampler.advance()
@@ -164,8 +167,14 @@ class Training:
 
     def _validate(self) -> None:
         """Score the epoch, write it into the history, remember the weights if they are the best so far."""
-        found = validate(self.model, self.validation, focal_gamma=self.settings.focal_gamma)
         standing, stage = self.standing, self.stages[self.standing.stage]
+        with self.average.applied():
+            found = validate(self.model, self.validation, focal_gamma=self.settings.focal_gamma)
+            score = found.score(self.settings.select)
+            better = not math.isnan(score) and (standing.best is None or score > standing.best)
+            if better:
+                state = self.fitted.model.state_dict()
+                self.best = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
         standing.epoch += 1
         weights = self.objective.group_weights()
         row = {
@@ -183,11 +192,9 @@ class Training:
         standing.history.append(row)
         standing.loss_sum = standing.opened_sum = 0.0
         standing.samples = 0
-        score = found.score(self.settings.select)
-        if not math.isnan(score) and (standing.best is None or score > standing.best):
+        if better:
             standing.best, standing.stale = score, 0
             standing.selected = {key: row[key] for key in ("stage", "epoch", "step")}
-            self.best = {key: tensor.detach().cpu().clone() for key, tensor in self.fitted.model.state_dict().items()}
         else:
             standing.stale += 1
         self.watch.epoch(row, self._by_group(found, weights))
@@ -196,6 +203,7 @@ class Training:
         """Go on from this stage's best weights; the next stage is judged by its own epochs."""
         self._need_score()
         self.fitted.model.load_state_dict(self.best)
+        self.average.restart()
         self.standing.stage += 1
         if self.standing.stage < len(self.stages):
             self.standing.epoch = self.standing.stale = 0
@@ -222,6 +230,7 @@ class Training:
         tensors, groups = optimizer_state(self.optimizer.optimizer)
         parts = {
             "model": self.fitted.model.state_dict(),
+            "average": self.average.mean,
             "best": self.best,
             "objective": self.objective.state_dict(),
             "optimizer": tensors,
@@ -240,6 +249,7 @@ class Training:
         self.standing = Standing(**document["standing"])
         self.sampler.load_state_dict(document["sampler"])
         self.fitted.model.load_state_dict(parts["model"])
+        self.average.load_state_dict(parts["average"])
         self.objective.load_state_dict(parts["objective"])
         self.best = parts["best"]
         if self.standing.stage < len(self.stages):
