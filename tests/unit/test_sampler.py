@@ -107,3 +107,16 @@ def test_every_sample_is_equally_likely_in_every_batch_of_an_epoch(samples, pool
     share = seen.sum(1, keepdim=True) / epochs / samples  # how many samples the batch has, of all
     deviation = (seen - epochs * share) / (epochs * share * (1 - share)).sqrt()
     assert deviation.abs().max() < 5
+
+
+@pytest.mark.parametrize("pool", [1, 20])
+def test_long_samples_weigh_no_more_than_short_ones(pool):
+    """A sample of a short batch counts for more in its mean; that batch must not always hold the longest."""
+    size = torch.randint(1, 1000, (260,), generator=torch.Generator().manual_seed(0))
+    sampler = BucketSampler(size, batch_size=16, seed=0, pool=pool)
+    weight = torch.zeros(260)
+    for epoch in range(500):
+        for batch in sampler.order(epoch):
+            weight[batch] += 1 / len(batch)
+    ordered = weight[size.argsort()]
+    assert ordered[-20:].mean().item() == pytest.approx(ordered[:20].mean().item(), rel=0.15)

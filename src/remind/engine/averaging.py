@@ -22,7 +22,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self) -> None:
         """After an optimiser step."""
-        torch._foreach_lerp_(list(self.mean.values()), list(self.parameters.values()), 1 - self.decay)
+        for name, parameter in self.parameters.items():
+            self.mean[name].lerp_(parameter, 1 - self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
