@@ -36,13 +36,13 @@ def fit(
     cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
     if isinstance(recipe, Recipe):
         given = {key: value for key, value in (("method", method), ("seed", seed)) if value is not None}
-        settings = recipe.model_copy(update=given)
-        settings.check()
+        settings = load_recipe(None, (), **{**recipe.model_dump(), **given})
     else:
         settings = load_recipe(recipe, method=method, seed=seed)
     if out is not None:
         fitted = train(cohort, settings, Path(out), watch)
-        _write_metrics(RunFolder(Path(out)), fitted)
+        if not (Path(out) / "metrics.json").exists():
+            _write_metrics(RunFolder(Path(out)), fitted)
         return fitted
     scratch = Path(tempfile.mkdtemp(prefix="remind-"))
     try:
@@ -82,7 +82,7 @@ def load_model(run: str | Path) -> FittedModel:
         RemindError: if the folder is no finished run, or its checkpoint is damaged.
     """
     folder = RunFolder(Path(run))
-    if not folder.model.exists():
+    if not folder.finished:
         raise RemindError(f"{run}: is not a finished run; train it to its end first.")
     return FittedModel.load(folder.model)
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console, Group, RenderableType
 
-from remind.errors import RemindError, unknown
+from remind.errors import RemindError, read_yaml, unknown
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cohort_app = typer.Typer(no_args_is_help=True, help="Make, check and describe cohorts.")
@@ -63,7 +62,7 @@ def make(
 ) -> None:
     """Write the cohort of a SOURCE to OUT. Settings of the source follow as --name value, e.g. --task health."""
     _make(source, out, _pairs(context.args))
-    console.print(f"{source} cohort -> {out}")
+    console.print(f"{source} cohort -> {out}", markup=False, soft_wrap=True)
 
 
 @cohort_app.command()
@@ -86,7 +85,7 @@ def check(cohort: Folder, as_json: Json = False) -> None:
         for sentence in found:
             typer.secho(sentence, fg="red", err=True)
     else:
-        console.print(f"{cohort}: nothing is wrong.")
+        console.print(f"{cohort}: nothing is wrong.", markup=False, soft_wrap=True)
     if found:
         raise typer.Exit(2)
 
@@ -105,7 +104,7 @@ def describe(cohort: Folder, as_json: Json = False) -> None:
 @app.command()
 def train(
     cohort: Folder,
-    method: Annotated[str, typer.Option("--method", "-m", help="A name from `remind methods`.")] = "remind",
+    method: Annotated[str | None, typer.Option("--method", "-m", help="A name from `remind methods`.")] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A YAML file, or a shipped name: demo.")] = None,
     seed: Annotated[int | None, typer.Option(help="Draws the weights and the order of the samples.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default runs/COHORT/METHOD-seedN.")] = None,
@@ -128,7 +127,7 @@ def train(
     _show(
         {"run": str(place), **metrics},
         as_json,
-        lambda: metrics_table(f"{place}: test split", loaded.modalities, {method: metrics}),
+        lambda: metrics_table(f"{place}: test split", loaded.modalities, {settings.method: metrics}),
     )
 
 
@@ -179,7 +178,7 @@ def _show(document: dict[str, Any], as_json: bool, table: Callable[[], Renderabl
 def _make(source: str, out: Path, settings: dict[str, Any]) -> None:
     from remind.sources import SOURCES
 
-    with console.status(f"writing {source} to {out}"):
+    with console.status(f"writing {source}"):
         SOURCES.get(source)(out, **SOURCES.check(source, settings))
 
 
@@ -189,7 +188,7 @@ def _pairs(words: list[str]) -> dict[str, Any]:
     for option, value in zip(words[::2], [*words[1::2], None], strict=False):
         if not option.startswith("--") or value is None:
             raise RemindError(f"{option!r} does not read --name value, such as --task health.")
-        settings[option.removeprefix("--").replace("-", "_")] = yaml.safe_load(value)
+        settings[option.removeprefix("--").replace("-", "_")] = read_yaml(value, option)
     return settings
 
 
@@ -197,6 +196,6 @@ def main() -> None:
     """A mistake of the user ends in one red line and exit code 2; a traceback means the bug is ours."""
     try:
         app()
-    except RemindError as error:
+    except (RemindError, OSError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise SystemExit(2) from None

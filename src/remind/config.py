@@ -5,11 +5,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from remind.encoders import ENCODERS
-from remind.errors import RemindError, explain
+from remind.errors import RemindError, explain, read_yaml
 from remind.fusions import FUSIONS
 from remind.methods import Method, method
 from remind.objectives import OBJECTIVES
@@ -107,19 +106,17 @@ def load_recipe(recipe: str | Path | None = None, overrides: Iterable[str] = (),
     try:
         loaded = Recipe.model_validate(data)
     except ValidationError as error:
-        raise explain(place, error) from None
+        raise explain(place, error, Recipe) from None
     loaded.check()
     return loaded
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path.read_text(encoding="utf-8"), path)
     except (OSError, UnicodeDecodeError):
         known = ", ".join(shipped_recipes())
         raise RemindError(f"{path}: no such recipe; name a YAML file or one of: {known}.") from None
-    except yaml.YAMLError:
-        raise RemindError(f"{path}: is not valid YAML.") from None
     if not isinstance(data, Mapping):
         raise RemindError(f"{path}: a recipe is a mapping of settings.")
     return dict(data)
@@ -136,7 +133,4 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if not isinstance(inner := place.get(parent) or {}, Mapping):
             raise RemindError(f"override {override!r}: {parent!r} is a value, not a section.")
         place[parent] = place = dict(inner)
-    try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise RemindError(f"override {override!r}: the value is not valid YAML.") from None
+    place[last] = read_yaml(text, f"override {override!r}: the value")

@@ -1,9 +1,13 @@
 """The one error a user sees, and how its sentence is written."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args, get_origin
 
-from pydantic import ValidationError
+import yaml
+from pydantic import BaseModel, ValidationError
 
 
 class RemindError(Exception):
@@ -26,13 +30,63 @@ def rows(numbers: Iterable[int], *, shown: int = 5) -> str:
     return f"row{'s' if len(listed) > 1 else ''} {head}{rest}"
 
 
-def explain(place: str, error: ValidationError) -> RemindError:
-    """Turn pydantic's findings into one sentence a line: the file, the key, what is wrong with it."""
+def explain(place: str, error: ValidationError, schema: type[BaseModel] | None = None) -> RemindError:
+    """Turn pydantic's findings into one line: the file, the keys, what is wrong with each."""
     findings = []
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            message = "there is no such key"
-        findings.append((f"{key}: " if key else "") + message[0].lower() + message[1:])
+            known = _keys(schema, item["loc"][:-1])
+            guess = get_close_matches(str(item["loc"][-1]), known, n=1)
+            message = "there is no such key" + (f". Did you mean {guess[0]!r}?" if guess else "")
+            message += f" Known: {', '.join(known)}" if known else ""
+        message = re.sub(r" or instance of \w+", "", message)
+        if not message.startswith("YAML"):
+            message = message[0].lower() + message[1:]
+        findings.append((f"{key}: " if key else "") + message)
     return RemindError(f"{place}: " + "; ".join(findings) + ".")
+
+
+def _keys(schema: Any, path: tuple) -> list[str]:
+    for part in path:
+        if schema is None:
+            return []
+        if isinstance(schema, type) and issubclass(schema, BaseModel):
+            field = schema.model_fields.get(str(part))
+            schema = field.annotation if field else None
+        args = [a for a in get_args(schema) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if isinstance(schema, type) and issubclass(schema, BaseModel):
+            continue
+        if get_origin(schema) is dict:
+            schema = get_args(schema)  # one more step
+            continue
+        if isinstance(schema, tuple):
+            schema = schema[1]
+            continue
+        schema = args[0] if args else None
+    return list(schema.model_fields) if isinstance(schema, type) and issubclass(schema, BaseModel) else []
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise RemindError(f"key {key.value!r} stands twice on line {key.start_mark.line + 1}")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str, place: Any) -> Any:
+    try:
+        return _Loader(text).get_single_data()
+    except RemindError as error:
+        raise RemindError(f"{place}: {error}; name each once.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark and "\n" in text else ""
+        raise RemindError(f"{place}{':' if where or '/' in str(place) else ''}{where} is not valid YAML.") from None
+    except (ValueError, RecursionError):
+        raise RemindError(f"{place}: is not valid YAML; put what is no date in quotes.") from None

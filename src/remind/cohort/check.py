@@ -19,14 +19,31 @@ def problems(spec: CohortSpec, samples: pl.DataFrame, place: Path) -> list[str]:
     """One sentence a problem; an empty list means the cohort is sound. Values are never quoted, rows are."""
     missing = [
         f"{place}: {wanted_by} names a column that is not there: {unknown('column', column, samples.columns)}"
-        for column, wanted_by in spec.columns().items()
+        for column, wanted_by in reversed(spec.columns().items())
         if column not in samples.columns
     ]
-    if missing:
-        return missing  # what follows needs the columns
     if samples.is_empty():
-        return [f"{place}: holds no rows."]
-    return [f"{place}: {sentence}" for part in (_ids, _label, _cells, _split) for sentence in part(spec, samples)]
+        return missing or [f"{place}: holds no rows."]
+    odd = {
+        column
+        for column in spec.columns()
+        if column in samples.columns and not _plain(samples[column].dtype) and column in _named(spec)
+    }
+    bad = [f"{place}: column {c!r} is of type {samples[c].dtype.__class__.__name__}; use whole numbers or text." for c in sorted(odd)]
+    gone = {column for column in spec.columns() if column not in samples.columns} | odd
+    found = []
+    for part, needs in ((_ids, {spec.id, spec.subject_column}), (_label, {spec.label.column}), (_cells, set()), (_split, {spec.subject_column, getattr(spec.split, "column", spec.id)})):
+        if not needs & gone:
+            found += [f"{place}: {sentence}" for sentence in part(spec, samples)]
+    return missing + bad + found
+
+
+def _plain(dtype: object) -> bool:
+    return dtype.is_numeric() or dtype in PLAIN or dtype == pl.Date
+
+
+def _named(spec: CohortSpec) -> set[str]:
+    return {spec.id, spec.subject_column, spec.label.column, getattr(spec.split, "column", spec.id)}
 
 
 def _where(condition: Any) -> list[int]:
@@ -34,7 +51,7 @@ def _where(condition: Any) -> list[int]:
 
 
 def _ids(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
-    for role, column in dict.fromkeys((("id", spec.id), ("subject", spec.subject_column))):
+    for column, role in {spec.subject_column: "subject", spec.id: "id"}.items():
         values = samples[column]
         if values.dtype.is_float():
             yield f"the {role} column {column!r} holds decimal numbers; save it as whole numbers or text."
@@ -63,12 +80,15 @@ def _label(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
 def _cells(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
     for name, modality in spec.modalities.items():
         for column in modality.columns:
+            if column not in samples.columns:
+                continue
             values = samples[column]
             if not (values.dtype.is_numeric() or values.dtype in PLAIN):
                 yield f"modality {name!r}: column {column!r} is of type {values.dtype}; use numbers, booleans or text."
             elif values.dtype.is_float() and (infinite := _where(values.is_infinite().fill_null(False))):
                 yield f"{rows(infinite)}: column {column!r} is infinite; write a number or leave the cell empty."
-    if nothing := _where(~availability(spec, samples).any(axis=1)):
+    inputs = {column for m in spec.modalities.values() for column in m.columns}
+    if inputs <= set(samples.columns) and (nothing := _where(~availability(spec, samples).any(axis=1))):
         yield f"{rows(nothing)}: no modality at all is available; drop those samples."
 
 

@@ -24,6 +24,10 @@ class CohortDataset(Dataset):
                 f"{cohort.spec.name}: its modalities ({', '.join(cohort.modalities)}) are not those the model was "
                 f"trained on ({', '.join(groups.modalities)}); name them alike, in the same order, in cohort.yaml."
             )
+        for name, transform in transforms.items():
+            wanted = [*transform.numbers, *transform.categories]
+            if set(wanted) != set(cohort.spec.modalities[name].columns):
+                raise RemindError(f"{cohort.spec.name}: modality {name!r} has other columns than the model's: {', '.join(wanted)}.")
         samples = cohort.samples[chosen]
         self.rows = torch.from_numpy(chosen)
         self.available = torch.from_numpy(cohort.available[chosen])

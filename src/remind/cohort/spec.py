@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from remind.errors import RemindError, explain
+from remind.errors import RemindError, explain, read_yaml
 
 
 class Spec(BaseModel):
@@ -74,7 +73,7 @@ class SplitColumn(Spec):
 class CohortSpec(Spec):
     """The whole of ``cohort.yaml``."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[^/\\\n]*[^/\\\n.][^/\\\n]*$")]
     id: str
     subject: str | None = None
     label: Label
@@ -82,14 +81,15 @@ class CohortSpec(Spec):
     split: SplitShares | SplitColumn = SplitShares()
     tail_below: float = Field(default=0.15, gt=0, lt=1)
 
-    @model_validator(mode="before")
+    @field_validator("split", mode="wrap")
     @classmethod
-    def _one_kind_of_split(cls, data: Any) -> Any:
+    def _one_kind_of_split(cls, data: Any, handler: Any) -> Any:
         """Pick the split's schema by its keys, so that an error speaks of one schema and not of both."""
-        if isinstance(data, dict) and isinstance(split := data.get("split"), dict):
-            schema = SplitColumn if "column" in split else SplitShares
-            return {**data, "split": schema.model_validate(split)}
-        return data
+        if isinstance(data, SplitShares | SplitColumn):
+            return data
+        if not isinstance(data, dict):
+            raise ValueError("must name shares (train, validation, test) or a column")
+        return (SplitColumn if "column" in data else SplitShares).model_validate(data)
 
     @model_validator(mode="after")
     def _names_and_leaks(self) -> "CohortSpec":
@@ -127,12 +127,8 @@ def read_spec(path: Path) -> CohortSpec:
     if not path.is_file():
         raise RemindError(f"{path}: no such file; a cohort is a folder that holds cohort.yaml and samples.parquet.")
     try:
-        return CohortSpec.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise RemindError(f"{path}:{where} is not valid YAML.") from None
+        return CohortSpec.model_validate(read_yaml(path.read_text(encoding="utf-8"), path))
     except UnicodeDecodeError:
         raise RemindError(f"{path}: is not UTF-8 text; save it as UTF-8.") from None
     except ValidationError as error:
-        raise explain(str(path), error) from None
+        raise explain(str(path), error, CohortSpec) from None

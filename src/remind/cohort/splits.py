@@ -17,12 +17,12 @@ def draw(subject: np.ndarray, label: np.ndarray, combination: np.ndarray, shares
     """
     rng = np.random.default_rng(shares.seed)
     names, owner = np.unique(subject, return_inverse=True)
-    stratum = _majority(owner, np.unique(np.stack([label, combination]), axis=1, return_inverse=True)[1].ravel())
-    strata = int(stratum.max()) + 1
+    kinds, kind = np.unique(np.stack([label, combination]), axis=1, return_inverse=True)
+    stratum = _majority(owner, kind.ravel())
+    strata = kinds.shape[1]
     order = np.lexsort((rng.permutation(len(names)), rng.permutation(strata)[stratum]))
-    label_of_subject = np.zeros(strata, dtype=label.dtype)
-    label_of_subject[stratum[owner]] = label
-    order = order[np.argsort(label_of_subject[stratum[order]], kind="stable")]
+    label_of_stratum = kinds[0]
+    order = order[np.argsort(label_of_stratum[stratum[order]], kind="stable")]
     return _deal(np.bincount(owner)[order], [shares.train, shares.validation, shares.test])[np.argsort(order)][owner]
 
 

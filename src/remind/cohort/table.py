@@ -29,16 +29,15 @@ def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
         raise RemindError(f"{parquet}: no such file, and no samples.csv either; a cohort needs one of them.")
     try:
         if place == parquet:
-            frame = pl.read_parquet(place)
+            frame = pl.read_parquet(place.read_bytes())
         else:
             as_text = dict.fromkeys((spec.id, spec.subject_column, spec.label.column), pl.String)
             frame = pl.read_csv(
-                place, null_values=NULL_WORDS, infer_schema_length=None, schema_overrides=as_text, raise_if_empty=False
+                place.read_bytes(), null_values=NULL_WORDS, infer_schema_length=None, schema_overrides=as_text, raise_if_empty=False
             )
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise RemindError(f"{place}: cannot be read as a table ({type(error).__name__}).") from None
-    named = [column for column in spec.columns() if column in frame.columns]
-    return frame.select(named).with_columns(pl.selectors.float().fill_nan(None)), place
+    return frame.with_columns(pl.selectors.float().fill_nan(None)), place
 
 
 def write_cohort(
@@ -75,11 +74,11 @@ def write_cohort(
 
 def availability(spec: CohortSpec, samples: pl.DataFrame) -> np.ndarray:
     """Which modalities each sample has, ``bool [n, m]``: a tabular one is missing only if all its cells are null."""
-    any_cell = [
-        pl.any_horizontal([pl.col(column).is_not_null() for column in modality.columns]).alias(name)
-        for name, modality in spec.modalities.items()
+    masks = [
+        np.any([samples[column].is_not_null().to_numpy() for column in modality.columns], axis=0)
+        for modality in spec.modalities.values()
     ]
-    return samples.select(any_cell).to_numpy().reshape(samples.height, len(spec.modalities))
+    return np.stack(masks, axis=1).reshape(samples.height, len(spec.modalities))
 
 
 def labels(spec: CohortSpec, samples: pl.DataFrame) -> pl.Series:
@@ -88,5 +87,10 @@ def labels(spec: CohortSpec, samples: pl.DataFrame) -> pl.Series:
     if column.dtype.is_float():  # 1.0 is class "1"; 1.5 is no class
         whole = column.cast(pl.Int64, strict=False)
         column = pl.select(pl.when(whole.cast(pl.Float64) == column.cast(pl.Float64)).then(whole)).to_series()
+    if column.dtype == pl.String:
+        number = column.cast(pl.Float64, strict=False)
+        whole = number.cast(pl.Int64, strict=False)
+        known = column.str.strip_chars().is_in(spec.label.classes)
+        column = pl.select(pl.when(~known & (whole.cast(pl.Float64) == number)).then(whole.cast(pl.String)).otherwise(column)).to_series()
     place = {name: index for index, name in enumerate(spec.label.classes)}
     return column.cast(pl.String).str.strip_chars().replace_strict(place, default=None, return_dtype=pl.Int64)

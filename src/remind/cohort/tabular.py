@@ -8,6 +8,7 @@ import torch
 
 from remind.cohort.batch import TabularInput, TabularShape
 from remind.cohort.spec import TabularModality
+from remind.errors import RemindError
 
 UNKNOWN = 0  # the code of an empty cell and of a category the training rows did not have
 
@@ -28,6 +29,8 @@ class TabularTransform:
             if column in modality.categorical or not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
                 categories[column] = values.cast(pl.String).drop_nulls().unique().sort().to_list()
             else:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    pass
                 known = np.sort(values.drop_nulls().cast(pl.Float64).to_numpy())  # sorted: any row order, same sum
                 spread = float(known.std()) if len(known) else 0.0
                 numbers[column] = (float(known.mean()) if len(known) else 0.0, spread if spread > 1e-12 else 1.0)
@@ -44,9 +47,12 @@ class TabularTransform:
         numbers = np.zeros((height, len(self.numbers)), dtype=np.float32)
         observed = np.zeros((height, len(self.numbers)), dtype=bool)
         for place, (column, (mean, spread)) in enumerate(self.numbers.items()):
+            if not (samples[column].dtype.is_numeric() or samples[column].dtype in (pl.Boolean, pl.Null)):
+                raise RemindError(f"column {column!r} holds {samples[column].dtype}; the model was trained on numbers.")
             values = samples[column].cast(pl.Float64)
             observed[:, place] = values.is_not_null().to_numpy()
-            numbers[:, place] = ((values - mean) / spread).fill_null(0.0).to_numpy()
+            with np.errstate(over="ignore"):
+                numbers[:, place] = ((values - mean) / spread).fill_null(0.0).to_numpy()
         codes = np.full((height, len(self.categories)), UNKNOWN, dtype=np.int64)
         for place, (column, known) in enumerate(self.categories.items()):
             code = {value: index for index, value in enumerate(known, start=UNKNOWN + 1)}

@@ -1,9 +1,11 @@
 """Tables: the paper's patch embedding, for numbers, flags of missing cells, and categories."""
 
 import math
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +22,7 @@ class TabularEncoder(Encoder):
     """
 
     def __init__(
-        self, shape: TabularShape, dim: int, *, tokens: int = 16, category_dim: int = 4, dropout: float = 0.25
+        self, shape: TabularShape, dim: int, *, tokens: Annotated[int, Field(gt=0)] = 16, category_dim: Annotated[int, Field(gt=0)] = 4, dropout: float = 0.25
     ) -> None:
         super().__init__()
         self.categories = nn.ModuleList(nn.Embedding(size, category_dim) for size in shape.categories)

@@ -40,8 +40,13 @@ def write_bundle(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[
         with (staging / name).open("rb") as file:
             os.fsync(file.fileno())
     if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        os.replace(folder, previous)
+        try:
+            read_bundle(folder)
+        except RemindError:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            shutil.rmtree(previous, ignore_errors=True)
+            os.replace(folder, previous)
     os.replace(staging, folder)
 
 
@@ -63,7 +68,7 @@ def read_bundle(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise RemindError(f"{path}: is damaged, its checksum does not hold; restore the file or train again.")
     try:
         return load_file(folder / TENSORS), json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-    except (SafetensorError, ValueError):
+    except (SafetensorError, ValueError, RecursionError):
         raise RemindError(f"{folder}: its files are not what a checkpoint holds.") from None
 
 

@@ -64,6 +64,11 @@ class FittedModel:
 
     def predictions(self, cohort: Cohort, rows: np.ndarray) -> pl.DataFrame:
         """One line a sample: id, split, combination, group (-1: unseen in training), target, probabilities, gate."""
+        if cohort.classes != self.classes_:
+            raise RemindError(
+                f"{cohort.spec.name}: its classes ({', '.join(cohort.classes)}) are not those the model was trained on "
+                f"({', '.join(self.classes_)})."
+            )
         dataset = CohortDataset(cohort, rows, self.transforms, self.groups)
         kept = [
             (output.logits.double().cpu(), output.fused.routing.uncertainty.cpu(), output.fused.routing.opened.cpu())

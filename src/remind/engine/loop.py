@@ -47,6 +47,13 @@ def train(cohort: Cohort, recipe: Recipe, out: Path, watch: Watch | None = None)
         RemindError: if the folder is another run's, a checkpoint is damaged, or a loss is not finite.
     """
     folder = RunFolder(out)
+    for split in ("train", "validation", "test"):
+        cohort.rows(split)
+    if recipe.train.device == "cuda" and not torch.cuda.is_available():
+        raise RemindError("train.device: there is no cuda device here; use cpu or auto.")
+    rehearsal = FittedModel.create(cohort, recipe)
+    _objective(recipe, torch.tensor(cohort.groups.counts))
+    CohortDataset(cohort, np.arange(len(cohort)), rehearsal.transforms, rehearsal.groups)
     config = {"recipe": recipe.model_dump(mode="json"), "cohort": cohort.spec.name, "fingerprint": cohort.fingerprint}
     with folder.claimed(config), _threads(recipe.train.threads):
         if not folder.finished:
@@ -99,10 +106,12 @@ class Training:
             self._restore(*saved)
         else:
             self._prepare_stage()
-        while self.standing.stage < len(self.stages):
-            self._epoch()
-        self._finish()
-        self.watch.end()
+        try:
+            while self.standing.stage < len(self.stages):
+                self._epoch()
+            self._finish()
+        finally:
+            self.watch.end()
 
     def _prepare_stage(self) -> None:
         """What learns in this stage, and a fresh optimiser for it."""
@@ -281,7 +290,7 @@ def _objective(recipe: Recipe, counts: Tensor) -> Objective:
 
 def _epochs(stage: Stage, total: int) -> int:
     """Epochs of a stage out of a run's total, at least one."""
-    return max(1, round(stage.share * total))
+    return max(1, math.ceil(stage.share * total) if stage.encoders else math.floor(stage.share * total))
 
 
 def _as_is(batch: Any) -> Any:

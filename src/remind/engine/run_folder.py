@@ -2,6 +2,8 @@
 
 import json
 import platform
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -40,13 +42,22 @@ class RunFolder:
             RemindError: if another process holds it, or it belongs to another configuration; names what differs.
         """
         self._refuse_other(config)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RemindError(f"{self.path}: cannot be made ({error.strerror}).") from None
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:
             raise RemindError(f"{self.path}: another process is training into this folder; wait for it.") from None
         try:
+            if self.finished:
+                for what in ("last", "last.previous", "last.tmp", "model.previous", "model.tmp"):
+                    shutil.rmtree(self.path / "checkpoint" / what, ignore_errors=True)
+                yield
+                return
+            shutil.rmtree(self.model, ignore_errors=True)
             write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
             write_text(self.path / "environment.json", json.dumps(environment(), indent=1))
             yield
@@ -56,8 +67,8 @@ class RunFolder:
     def _refuse_other(self, config: Mapping[str, Any]) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RemindError(f"{self.path}: is a file; name a folder for the run.")
-        if not (self.path / "config.yaml").exists():
-            if self.path.exists() and any(place.name != ".lock" for place in self.path.iterdir()):
+        if not os.path.exists(self.path / "config.yaml"):
+            if self.path.exists() and any(place.name not in (".lock", ".config.yaml.tmp") for place in self.path.iterdir()):
                 raise RemindError(f"{self.path}: is not empty and is not a run; name another folder.")
             return
         there = self.config()
@@ -103,8 +114,8 @@ class RunFolder:
         """
         path = self.path / f"{name}.parquet"
         try:
-            return pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError):
+            return pl.read_parquet(path.read_bytes())
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
             raise RemindError(f"{path}: is missing or damaged; train the run again to its end.") from None
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:

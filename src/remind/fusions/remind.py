@@ -1,8 +1,9 @@
 """REMIND's fusion: Soft MoE whose router has a residual for every modality combination."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from remind.fusions import Fusion
@@ -20,10 +21,10 @@ class RemindFusion(Fusion):
         dim: int,
         groups: int,
         *,
-        experts: int = 32,
-        slots: int = 1,
-        heads: int = 8,
-        hidden: int | None = None,
+        experts: Annotated[int, Field(gt=0)] = 32,
+        slots: Annotated[int, Field(gt=0)] = 1,
+        heads: Annotated[int, Field(gt=0)] = 8,
+        hidden: Annotated[int, Field(gt=0)] | None = None,
         dropout: float = 0.0,
         router_scale: float = 1.0,
         gate: Measure = "joint",

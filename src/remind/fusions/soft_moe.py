@@ -1,7 +1,10 @@
 """Plain Soft MoE: one router for everybody. The paper's baseline "Trans"."""
 
+from typing import Annotated
+
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from remind.fusions import Fusion
@@ -19,10 +22,10 @@ class SoftMoEFusion(Fusion):
         dim: int,
         groups: int,
         *,
-        experts: int = 32,
-        slots: int = 1,
-        heads: int = 8,
-        hidden: int | None = None,
+        experts: Annotated[int, Field(gt=0)] = 32,
+        slots: Annotated[int, Field(gt=0)] = 1,
+        heads: Annotated[int, Field(gt=0)] = 8,
+        hidden: Annotated[int, Field(gt=0)] | None = None,
         dropout: float = 0.0,
         router_scale: float = 1.0,
     ) -> None:

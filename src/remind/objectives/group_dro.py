@@ -1,8 +1,9 @@
 """Group distributionally robust optimisation over modality combinations (Eq. 2-4; Sagawa et al. 2020)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -38,12 +39,12 @@ class GroupDRO(Objective):
         counts: Int[Tensor, " g"],
         criterion: Criterion,
         *,
-        step_size: float = 0.02,
+        step_size: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02,
         refresh_every: int = 10,
         estimate: Literal["importance", "group_means"] = "importance",
         start: Literal["shares", "uniform"] = "shares",
         adjustment: float = 0.0,
-        cap: float = 10.0,
+        cap: Annotated[float, Field(gt=0)] = 10.0,
     ) -> None:
         super().__init__()
         if refresh_every < 1:

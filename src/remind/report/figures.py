@@ -43,8 +43,8 @@ def frequency_figure(
         label = f"{name}: {_percent(run['head'])} head, {_percent(run['tail'])} tail, {_percent(run['overall'])} all"
         accuracy.plot(x, y, MARKS[place % len(MARKS)], color=COLOURS[place % len(COLOURS)], label=label, markersize=6)
         accuracy.vlines(x, 0, y, color=COLOURS[place % len(COLOURS)], linewidth=0.8, alpha=0.5)
-    low = min(100 * run_line["accuracy"] for run in runs.values() for run_line in run["combinations"]
-              if run_line["combination"] in names)  # fmt: skip
+    low = min((100 * run_line["accuracy"] for run in runs.values() for run_line in run["combinations"]
+              if run_line["combination"] in names), default=0)  # fmt: skip
     accuracy.set_ylim(max(0.0, low - 8), 103)
     accuracy.set_ylabel("accuracy on the\ntest split, %")
     accuracy.grid(axis="y", linewidth=0.4, alpha=0.6)
@@ -81,7 +81,7 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     written = []
     with mpl.rc_context({"svg.hashsalt": "remind"}):
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            path = stem.with_suffix(f".{kind}")
+            path = stem.with_name(f"{stem.name}.{kind}")
             staging = path.with_name(f".{path.name}.tmp")
             figure.savefig(staging, format=kind, dpi=160, metadata=metadata)
             staging.replace(path)

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 METRICS = ("accuracy", "macro_f1", "macro_auroc")
 PLAIN = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "title_justify": "left", "caption_justify": "left"}
@@ -18,18 +20,18 @@ def metrics_table(
     Shows the ``most`` frequent combinations; what is not shown is counted, and is in the summary rows.
     """
     first = next(iter(runs.values()))
-    table = Table(title=title, caption="* fewer than 10 samples: shown, not judged", **PLAIN)
+    table = Table(title=Text(title), caption="* fewer than 10 samples: shown, not judged", **PLAIN)
     table.add_column("combination", overflow="fold", min_width=16)
     for heading in ("n", "share", ""):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for name in runs:
-        table.add_column(f"{name}\nacc.  F1    AUROC", no_wrap=True)
+        table.add_column(Text(name) + "\nacc.  F1    AUROC", no_wrap=True)
     lines = {name: {line["combination"]: line for line in run["combinations"]} for name, run in runs.items()}
     for line in first["combinations"][:most]:
         key, few = line["combination"], "*" if line["few"] else ""
         kind = "" if line["kind"] == "head" else line["kind"]
         cells = [_cell(by_name.get(key)) for by_name in lines.values()]
-        table.add_row(brief(key, modalities), f"{line['n']}{few}", f"{line['share']:.1%}", kind, *cells)
+        table.add_row(Text(brief(key, modalities)), f"{line['n']}{few}", f"{line['share']:.1%}", kind, *cells)
     if rarer := first["combinations"][most:]:
         table.add_row(f"{len(rarer)} rarer ones", str(sum(line["n"] for line in rarer)))
     table.add_section()
@@ -60,19 +62,19 @@ def atlas_table(described: Mapping[str, Any], *, most: int = 20) -> Table:
     """How often each combination occurs, and how often each modality does."""
     combinations = described["combinations"]
     summary = f"{described['samples']} samples, {described['subjects']} subjects, {len(combinations)} combinations"
-    table = Table(title=f"{described['name']}: {summary}", **PLAIN)
+    table = Table(title=Text(f"{described['name']}: {summary}"), **PLAIN)
     table.add_column("combination", overflow="fold", min_width=16)
     table.add_column("n", justify="right")
     table.add_column("share", justify="right")
     for line in combinations[:most]:
         name = brief(line["combination"], list(described["modalities"]))
-        table.add_row(name, str(line["n"]), f"{line['share']:.1%}")
+        table.add_row(Text(name), str(line["n"]), f"{line['share']:.1%}")
     if rarer := combinations[most:]:
         rest = sum(line["n"] for line in rarer)
         table.add_row(f"{len(rarer)} rarer ones", str(rest), f"{rest / described['samples']:.1%}")
     table.add_section()
     for name, share in described["modalities"].items():
-        table.add_row(f"{name} available", str(round(share * described["samples"])), f"{share:.1%}")
+        table.add_row(Text(f"{name} available"), str(round(share * described["samples"])), f"{share:.1%}")
     return table
 
 
@@ -81,7 +83,7 @@ def split_table(described: Mapping[str, Any]) -> Table:
     splits = described["splits"]
     table = Table(title="splits", **PLAIN)
     for heading in ("split", "samples", "subjects", *next(iter(splits.values()))["classes"]):
-        table.add_column(heading, justify="left" if heading == "split" else "right")
+        table.add_column(Text(heading), justify="left" if heading == "split" else "right")
     for name, split in splits.items():
         counts = [str(count) for count in split["classes"].values()]
         table.add_row(name, str(split["samples"]), str(split["subjects"]), *counts)
@@ -92,7 +94,7 @@ def methods_table(methods: Mapping[str, Sequence[str]]) -> Table:
     """What each method is made of."""
     table = Table(**PLAIN)
     for heading in ("method", "fusion", "objective", "stages", "in a sentence"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "method")
     for name, cells in methods.items():
         table.add_row(name, *cells)
     return table
