@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, Group, RenderableType
 
-from remind.errors import RemindError, read_yaml, unknown
+from remind.documents import read_yaml
+from remind.errors import RemindError, unknown
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cohort_app = typer.Typer(no_args_is_help=True, help="Make, check and describe cohorts.")

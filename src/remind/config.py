@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from remind.documents import read_yaml
 from remind.encoders import ENCODERS
-from remind.errors import RemindError, explain, read_yaml
+from remind.errors import RemindError, explain
 from remind.fusions import FUSIONS
 from remind.methods import Method, method
 from remind.objectives import OBJECTIVES

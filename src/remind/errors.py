@@ -3,10 +3,8 @@
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 
@@ -49,44 +47,14 @@ def explain(place: str, error: ValidationError, schema: type[BaseModel] | None =
 
 
 def _keys(schema: Any, path: tuple) -> list[str]:
+    """The keys a schema has at the end of a path; none where there are none to be named."""
     for part in path:
-        if schema is None:
-            return []
         if isinstance(schema, type) and issubclass(schema, BaseModel):
             field = schema.model_fields.get(str(part))
             schema = field.annotation if field else None
-        args = [a for a in get_args(schema) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if isinstance(schema, type) and issubclass(schema, BaseModel):
-            continue
-        if get_origin(schema) is dict:
-            schema = get_args(schema)  # one more step
-            continue
-        if isinstance(schema, tuple):
-            schema = schema[1]
-            continue
-        schema = args[0] if args else None
+        elif get_origin(schema) is dict:
+            schema = get_args(schema)[1]
+        inner = [option for option in get_args(schema) if isinstance(option, type) and issubclass(option, BaseModel)]
+        if get_origin(schema) is not dict and inner:
+            schema = inner[0]
     return list(schema.model_fields) if isinstance(schema, type) and issubclass(schema, BaseModel) else []
-
-
-class _Loader(yaml.SafeLoader):
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise RemindError(f"key {key.value!r} stands twice on line {key.start_mark.line + 1}")
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(text: str, place: Any) -> Any:
-    try:
-        return _Loader(text).get_single_data()
-    except RemindError as error:
-        raise RemindError(f"{place}: {error}; name each once.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark and "\n" in text else ""
-        raise RemindError(f"{place}{':' if where or '/' in str(place) else ''}{where} is not valid YAML.") from None
-    except (ValueError, RecursionError):
-        raise RemindError(f"{place}: is not valid YAML; put what is no date in quotes.") from None

@@ -16,34 +16,44 @@ PLAIN = (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Null)
 
 
 def problems(spec: CohortSpec, samples: pl.DataFrame, place: Path) -> list[str]:
-    """One sentence a problem; an empty list means the cohort is sound. Values are never quoted, rows are."""
-    missing = [
-        f"{place}: {wanted_by} names a column that is not there: {unknown('column', column, samples.columns)}"
-        for column, wanted_by in reversed(spec.columns().items())
-        if column not in samples.columns
+    """One sentence a problem; an empty list means the cohort is sound. Values are never quoted, rows are.
+
+    A check that needs a column which is not there, or is of no use, is left out; the others are made.
+    """
+    columns = spec.columns()
+    absent = {column for column in columns if column not in samples.columns}
+    found = [
+        f"{columns[column]} names a column that is not there: {unknown('column', column, samples.columns)}"
+        for column in reversed(columns)
+        if column in absent
     ]
     if samples.is_empty():
-        return missing or [f"{place}: holds no rows."]
+        return [f"{place}: {sentence}" for sentence in found or ["holds no rows."]]
+    split = {spec.split.column} if isinstance(spec.split, SplitColumn) else set()
     odd = {
         column
-        for column in spec.columns()
-        if column in samples.columns and not _plain(samples[column].dtype) and column in _named(spec)
+        for column in {spec.id, spec.subject_column, spec.label.column, *split} - absent
+        if not _flat(samples[column].dtype)
     }
-    bad = [f"{place}: column {c!r} is of type {samples[c].dtype.__class__.__name__}; use whole numbers or text." for c in sorted(odd)]
-    gone = {column for column in spec.columns() if column not in samples.columns} | odd
-    found = []
-    for part, needs in ((_ids, {spec.id, spec.subject_column}), (_label, {spec.label.column}), (_cells, set()), (_split, {spec.subject_column, getattr(spec.split, "column", spec.id)})):
-        if not needs & gone:
-            found += [f"{place}: {sentence}" for sentence in part(spec, samples)]
-    return missing + bad + found
+    found += [f"column {column!r} is of type {_kind(samples[column])}; use whole numbers or text." for column in odd]
+    checks = (
+        (_ids, {spec.id, spec.subject_column}),
+        (_label, {spec.label.column}),
+        (_cells, set()),
+        (_split, {spec.subject_column, *split}),
+    )
+    for check, needs in checks:
+        if not needs & (absent | odd):
+            found += check(spec, samples)
+    return [f"{place}: {sentence}" for sentence in found]
 
 
-def _plain(dtype: object) -> bool:
+def _flat(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or dtype in PLAIN or dtype == pl.Date
 
 
-def _named(spec: CohortSpec) -> set[str]:
-    return {spec.id, spec.subject_column, spec.label.column, getattr(spec.split, "column", spec.id)}
+def _kind(values: pl.Series) -> str:
+    return type(values.dtype).__name__
 
 
 def _where(condition: Any) -> list[int]:
@@ -84,7 +94,7 @@ def _cells(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
                 continue
             values = samples[column]
             if not (values.dtype.is_numeric() or values.dtype in PLAIN):
-                yield f"modality {name!r}: column {column!r} is of type {values.dtype}; use numbers, booleans or text."
+                yield f"modality {name!r}: column {column!r} is of type {_kind(values)}; use numbers, booleans or text."
             elif values.dtype.is_float() and (infinite := _where(values.is_infinite().fill_null(False))):
                 yield f"{rows(infinite)}: column {column!r} is infinite; write a number or leave the cell empty."
     inputs = {column for m in spec.modalities.values() for column in m.columns}

@@ -113,4 +113,5 @@ def load(folder: str | Path) -> Cohort:
     if found := problems(spec, samples, place):
         more = f" ({len(found) - 1} more: run 'remind cohort check {folder}'.)" if len(found) > 1 else ""
         raise RemindError(found[0] + more)
-    return Cohort(spec, samples[list(spec.columns())].pipe(lambda t: t[t[spec.id].cast(pl.String).arg_sort()]), folder)
+    by_id = samples[spec.id].cast(pl.String).arg_sort()
+    return Cohort(spec, samples[list(spec.columns())][by_id], folder)

@@ -27,7 +27,9 @@ class CohortDataset(Dataset):
         for name, transform in transforms.items():
             wanted = [*transform.numbers, *transform.categories]
             if set(wanted) != set(cohort.spec.modalities[name].columns):
-                raise RemindError(f"{cohort.spec.name}: modality {name!r} has other columns than the model's: {', '.join(wanted)}.")
+                raise RemindError(
+                    f"{cohort.spec.name}: modality {name!r} has other columns than the model's: {', '.join(wanted)}."
+                )
         samples = cohort.samples[chosen]
         self.rows = torch.from_numpy(chosen)
         self.available = torch.from_numpy(cohort.available[chosen])

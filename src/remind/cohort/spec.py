@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from remind.errors import RemindError, explain, read_yaml
+from remind.documents import read_yaml
+from remind.errors import RemindError, explain
 
 
 class Spec(BaseModel):

@@ -21,8 +21,7 @@ def draw(subject: np.ndarray, label: np.ndarray, combination: np.ndarray, shares
     stratum = _majority(owner, kind.ravel())
     strata = kinds.shape[1]
     order = np.lexsort((rng.permutation(len(names)), rng.permutation(strata)[stratum]))
-    label_of_stratum = kinds[0]
-    order = order[np.argsort(label_of_stratum[stratum[order]], kind="stable")]
+    order = order[np.argsort(kinds[0][stratum[order]], kind="stable")]  # a stratum's label
     return _deal(np.bincount(owner)[order], [shares.train, shares.validation, shares.test])[np.argsort(order)][owner]
 
 

@@ -18,7 +18,7 @@ NULL_WORDS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 
 
 def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
-    """The columns a spec names, and the file they are from. NaN becomes null; ids in a CSV stay text.
+    """The table of samples, and the file it is from. NaN becomes null; ids and labels in a CSV stay text.
 
     Raises:
         RemindError: if there is no table, or it cannot be read.
@@ -33,7 +33,11 @@ def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
         else:
             as_text = dict.fromkeys((spec.id, spec.subject_column, spec.label.column), pl.String)
             frame = pl.read_csv(
-                place.read_bytes(), null_values=NULL_WORDS, infer_schema_length=None, schema_overrides=as_text, raise_if_empty=False
+                place.read_bytes(),  # not the path, in which polars would read * and [ as patterns
+                null_values=NULL_WORDS,
+                infer_schema_length=None,
+                schema_overrides=as_text,
+                raise_if_empty=False,
             )
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise RemindError(f"{place}: cannot be read as a table ({type(error).__name__}).") from None
@@ -83,14 +87,11 @@ def availability(spec: CohortSpec, samples: pl.DataFrame) -> np.ndarray:
 
 def labels(spec: CohortSpec, samples: pl.DataFrame) -> pl.Series:
     """Class index of each sample, Int64; null where the label is null or is not among the classes."""
-    column = samples[spec.label.column]
-    if column.dtype.is_float():  # 1.0 is class "1"; 1.5 is no class
-        whole = column.cast(pl.Int64, strict=False)
-        column = pl.select(pl.when(whole.cast(pl.Float64) == column.cast(pl.Float64)).then(whole)).to_series()
-    if column.dtype == pl.String:
+    column = samples[spec.label.column].cast(pl.String).str.strip_chars()
+    if not column.is_in(spec.label.classes).all():  # 1.0 is class "1"; 1.5 is no class
         number = column.cast(pl.Float64, strict=False)
         whole = number.cast(pl.Int64, strict=False)
-        known = column.str.strip_chars().is_in(spec.label.classes)
-        column = pl.select(pl.when(~known & (whole.cast(pl.Float64) == number)).then(whole.cast(pl.String)).otherwise(column)).to_series()
+        named = column.is_in(spec.label.classes) | (whole.cast(pl.Float64) != number)
+        column = pl.select(pl.when(named.fill_null(True)).then(column).otherwise(whole.cast(pl.String))).to_series()
     place = {name: index for index, name in enumerate(spec.label.classes)}
-    return column.cast(pl.String).str.strip_chars().replace_strict(place, default=None, return_dtype=pl.Int64)
+    return column.replace_strict(place, default=None, return_dtype=pl.Int64)

@@ -29,8 +29,6 @@ class TabularTransform:
             if column in modality.categorical or not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
                 categories[column] = values.cast(pl.String).drop_nulls().unique().sort().to_list()
             else:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    pass
                 known = np.sort(values.drop_nulls().cast(pl.Float64).to_numpy())  # sorted: any row order, same sum
                 spread = float(known.std()) if len(known) else 0.0
                 numbers[column] = (float(known.mean()) if len(known) else 0.0, spread if spread > 1e-12 else 1.0)

@@ -1,16 +1,15 @@
 """Tables: the paper's patch embedding, for numbers, flags of missing cells, and categories."""
 
 import math
-from typing import Annotated
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from remind.cohort.batch import TabularInput, TabularShape
 from remind.encoders import Encoder
+from remind.registry import Positive, Share
 
 
 class TabularEncoder(Encoder):
@@ -22,7 +21,13 @@ class TabularEncoder(Encoder):
     """
 
     def __init__(
-        self, shape: TabularShape, dim: int, *, tokens: Annotated[int, Field(gt=0)] = 16, category_dim: Annotated[int, Field(gt=0)] = 4, dropout: float = 0.25
+        self,
+        shape: TabularShape,
+        dim: int,
+        *,
+        tokens: Positive = 16,
+        category_dim: Positive = 4,
+        dropout: Share = 0.25,
     ) -> None:
         super().__init__()
         self.categories = nn.ModuleList(nn.Embedding(size, category_dim) for size in shape.categories)

@@ -34,7 +34,7 @@ def write_bundle(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[
     staging.mkdir(parents=True)
     save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, staging / TENSORS)
     (staging / DOCUMENT).write_text(json.dumps(document, indent=1), encoding="utf-8")
-    sums = "".join(f"{_sha256(staging / name)}  {name}\n" for name in (TENSORS, DOCUMENT))
+    sums = "".join(f"{digest(staging / name)}  {name}\n" for name in (TENSORS, DOCUMENT))
     (staging / SUMS).write_text(sums, encoding="utf-8")
     for name in (TENSORS, DOCUMENT, SUMS):
         with (staging / name).open("rb") as file:
@@ -59,12 +59,12 @@ def read_bundle(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not (folder / SUMS).is_file():
         raise RemindError(f"{folder}: is not a checkpoint; it holds no {SUMS}.")
     lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
-    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    expected = {name: value for value, _, name in (line.partition("  ") for line in lines)}
     for name in (TENSORS, DOCUMENT):
         path = folder / name
         if not path.is_file():
             raise RemindError(f"{path}: is missing; the checkpoint is not whole.")
-        if _sha256(path) != expected.get(name):
+        if digest(path) != expected.get(name):
             raise RemindError(f"{path}: is damaged, its checksum does not hold; restore the file or train again.")
     try:
         return load_file(folder / TENSORS), json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
@@ -90,6 +90,12 @@ def newest_bundle(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
     return None
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def remove_bundle(folder: Path) -> None:
     """Remove a bundle and what was kept beside it."""
     for place in (folder, _beside(folder, "previous"), _beside(folder, "tmp")):
@@ -98,8 +104,3 @@ def remove_bundle(folder: Path) -> None:
 
 def _beside(folder: Path, what: str) -> Path:
     return folder.with_name(f"{folder.name}.{what}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,9 @@
 """The training loop. No method has a name here: stages, objective and fusion say what is particular to each."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,17 @@ def train(cohort: Cohort, recipe: Recipe, out: Path, watch: Watch | None = None)
         RemindError: if the folder is another run's, a checkpoint is damaged, or a loss is not finite.
     """
     folder = RunFolder(out)
-    for split in ("train", "validation", "test"):
-        cohort.rows(split)
     if recipe.train.device == "cuda" and not torch.cuda.is_available():
         raise RemindError("train.device: there is no cuda device here; use cpu or auto.")
-    rehearsal = FittedModel.create(cohort, recipe)
-    _objective(recipe, torch.tensor(cohort.groups.counts))
-    CohortDataset(cohort, np.arange(len(cohort)), rehearsal.transforms, rehearsal.groups)
     config = {"recipe": recipe.model_dump(mode="json"), "cohort": cohort.spec.name, "fingerprint": cohort.fingerprint}
-    with folder.claimed(config), _threads(recipe.train.threads):
-        if not folder.finished:
-            Training(cohort, recipe, folder, watch or Silence()).run()
+    folder.refuse_other(config)
+    if folder.finished:
+        folder.drop_checkpoint()  # of a run that was killed when all but that was done
+    else:
+        with _threads(recipe.train.threads):
+            training = Training(cohort, recipe, folder, watch or Silence())  # what is wrong shows before a file is made
+            with folder.claimed(config):
+                training.run()
     return FittedModel.load(folder.model)
 
 
@@ -86,6 +87,8 @@ class Training:
         groups, transforms = self.fitted.groups, self.fitted.transforms
         self.training = CohortDataset(cohort, cohort.rows("train"), transforms, groups)
         self.validation = CohortDataset(cohort, cohort.rows("validation"), transforms, groups)
+        self.judged = np.sort(np.concatenate([cohort.rows("validation"), cohort.rows("test")]))
+        CohortDataset(cohort, self.judged, transforms, groups)  # what is wrong with it must show now, not in the end
         self.model = self.fabric.setup_module(self.fitted.model)
         self.objective = _objective(recipe, torch.tensor(groups.counts)).to(self.fabric.device)
         self.sampler = BucketSampler(
@@ -95,12 +98,13 @@ class Training:
             pool=self.settings.pool,
         )
         self.average = WeightAverage(self.fitted.model, decay=self.settings.average)
+        self.epochs = _epochs(self.stages, self.settings.epochs)
         self.standing = Standing()
         self.best: dict[str, Tensor] = {}
 
     def run(self) -> None:
         """All stages; then the selected model and its predictions are written."""
-        budget = sum(_epochs(stage, self.settings.epochs) for stage in self.stages) * len(self.sampler)
+        budget = sum(self.epochs) * len(self.sampler)
         self.watch.begin(f"{self.fitted.recipe.method}, seed {self.fitted.recipe.seed}", budget)
         if saved := self.folder.checkpoint():
             self._restore(*saved)
@@ -142,8 +146,7 @@ class Training:
                 self._save()
         self._validate()
         self.schedule.step()
-        stage = self.stages[self.standing.stage]
-        if self.standing.stale >= self.settings.patience or self.standing.epoch >= _epochs(stage, self.settings.epochs):
+        if self.standing.stale >= self.settings.patience or self.standing.epoch >= self.epochs[self.standing.stage]:
             self._next_stage()
         self._save()
 
@@ -274,8 +277,7 @@ class Training:
         selection = {"rule": self.settings.select, "score": standing.best, **standing.selected}
         self.folder.write_json("selection", selection)
         self.fitted.save(self.folder.model)
-        rows = np.sort(np.concatenate([self.cohort.rows("validation"), self.cohort.rows("test")]))
-        self.folder.write_table("predictions", self.fitted.predictions(self.cohort, rows))
+        self.folder.write_table("predictions", self.fitted.predictions(self.cohort, self.judged))
         self.folder.drop_checkpoint()
 
 
@@ -288,9 +290,10 @@ def _objective(recipe: Recipe, counts: Tensor) -> Objective:
     return OBJECTIVES.build(name, counts, criterion, **recipe.objectives.get(name, {}))
 
 
-def _epochs(stage: Stage, total: int) -> int:
-    """Epochs of a stage out of a run's total, at least one."""
-    return max(1, math.ceil(stage.share * total) if stage.encoders else math.floor(stage.share * total))
+def _epochs(stages: Sequence[Stage], total: int) -> list[int]:
+    """Epochs of each stage: its share of the total, which they sum to; but at least one."""
+    ends = [math.ceil(share * total - 1e-9) for share in accumulate(stage.share for stage in stages)]
+    return [max(1, end - start) for start, end in pairwise([0, *ends])]
 
 
 def _as_is(batch: Any) -> Any:

@@ -2,8 +2,6 @@
 
 import json
 import platform
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -15,7 +13,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from remind.engine.bundle import newest_bundle, remove_bundle, write_bundle, write_text
+from remind.engine.bundle import SUMS, digest, newest_bundle, remove_bundle, write_bundle, write_text
 from remind.errors import RemindError
 
 LIBRARIES = ("remind", "torch", "lightning-fabric", "numpy", "polars", "scikit-learn")
@@ -36,12 +34,11 @@ class RunFolder:
 
     @contextmanager
     def claimed(self, config: Mapping[str, Any]) -> Iterator[None]:
-        """Hold the folder for one process and one configuration.
+        """Hold the folder for one process, to train this configuration into it.
 
         Raises:
-            RemindError: if another process holds it, or it belongs to another configuration; names what differs.
+            RemindError: if the folder cannot be made, or another process holds it.
         """
-        self._refuse_other(config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -52,23 +49,23 @@ class RunFolder:
         except Timeout:
             raise RemindError(f"{self.path}: another process is training into this folder; wait for it.") from None
         try:
-            if self.finished:
-                for what in ("last", "last.previous", "last.tmp", "model.previous", "model.tmp"):
-                    shutil.rmtree(self.path / "checkpoint" / what, ignore_errors=True)
-                yield
-                return
-            shutil.rmtree(self.model, ignore_errors=True)
+            remove_bundle(self.model)  # of a run that was killed between its model and its predictions
             write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
             write_text(self.path / "environment.json", json.dumps(environment(), indent=1))
             yield
         finally:
             lock.release()
 
-    def _refuse_other(self, config: Mapping[str, Any]) -> None:
+    def refuse_other(self, config: Mapping[str, Any]) -> None:
+        """Nothing, if the folder is free or belongs to this configuration.
+
+        Raises:
+            RemindError: if it is something else's; names what differs.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise RemindError(f"{self.path}: is a file; name a folder for the run.")
-        if not os.path.exists(self.path / "config.yaml"):
-            if self.path.exists() and any(place.name not in (".lock", ".config.yaml.tmp") for place in self.path.iterdir()):
+        if not (self.path / "config.yaml").exists():
+            if self.path.exists() and {place.name for place in self.path.iterdir()} - {".lock", ".config.yaml.tmp"}:
                 raise RemindError(f"{self.path}: is not empty and is not a run; name another folder.")
             return
         there = self.config()
@@ -100,23 +97,29 @@ class RunFolder:
         remove_bundle(self.last)
 
     def write_table(self, name: str, table: pl.DataFrame) -> None:
-        """Write ``<name>.parquet``."""
+        """Write ``<name>.parquet``, and its checksum into ``SHA256SUMS``."""
         path = self.path / f"{name}.parquet"
         staging = path.with_name(f".{path.name}.tmp")
         table.write_parquet(staging)
+        sums = self._sums() | {path.name: digest(staging)}
+        write_text(self.path / SUMS, "".join(f"{value}  {file}\n" for file, value in sums.items()))
         staging.replace(path)
 
     def read_table(self, name: str) -> pl.DataFrame:
         """Read ``<name>.parquet``.
 
         Raises:
-            RemindError: if it is not there or damaged.
+            RemindError: if it is not there, or its checksum does not hold.
         """
         path = self.path / f"{name}.parquet"
-        try:
-            return pl.read_parquet(path.read_bytes())
-        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            raise RemindError(f"{path}: is missing or damaged; train the run again to its end.") from None
+        if not path.is_file() or digest(path) != self._sums().get(path.name):
+            raise RemindError(f"{path}: is missing or damaged; remove the run and train it again.")
+        return pl.read_parquet(path.read_bytes())
+
+    def _sums(self) -> dict[str, str]:
+        path = self.path / SUMS
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        return {name: value for value, _, name in (line.partition("  ") for line in lines)}
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write ``<name>.json``."""

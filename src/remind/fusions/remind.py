@@ -1,15 +1,15 @@
 """REMIND's fusion: Soft MoE whose router has a residual for every modality combination."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor
 
 from remind.fusions import Fusion
 from remind.nn.block import FusionBlock
 from remind.nn.gate import Measure
 from remind.nn.group_router import GroupRouter
+from remind.registry import Amount, Positive, Share
 from remind.types import Fused, Routing, Tokens
 
 
@@ -21,12 +21,12 @@ class RemindFusion(Fusion):
         dim: int,
         groups: int,
         *,
-        experts: Annotated[int, Field(gt=0)] = 32,
-        slots: Annotated[int, Field(gt=0)] = 1,
-        heads: Annotated[int, Field(gt=0)] = 8,
-        hidden: Annotated[int, Field(gt=0)] | None = None,
-        dropout: float = 0.0,
-        router_scale: float = 1.0,
+        experts: Positive = 32,
+        slots: Positive = 1,
+        heads: Positive = 8,
+        hidden: Positive | None = None,
+        dropout: Share = 0.0,
+        router_scale: Amount = 1.0,
         gate: Measure = "joint",
         threshold: float | str | None = None,
         residual_init: Literal["zeros", "sinusoidal"] = "zeros",

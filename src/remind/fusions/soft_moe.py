@@ -1,16 +1,14 @@
 """Plain Soft MoE: one router for everybody. The paper's baseline "Trans"."""
 
-from typing import Annotated
-
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor
 
 from remind.fusions import Fusion
 from remind.nn.block import FusionBlock
 from remind.nn.gate import joint_uncertainty
 from remind.nn.soft_moe import Router, combine_weights, dispatch_weights
+from remind.registry import Amount, Positive, Share
 from remind.types import Fused, Routing, Tokens
 
 
@@ -22,12 +20,12 @@ class SoftMoEFusion(Fusion):
         dim: int,
         groups: int,
         *,
-        experts: Annotated[int, Field(gt=0)] = 32,
-        slots: Annotated[int, Field(gt=0)] = 1,
-        heads: Annotated[int, Field(gt=0)] = 8,
-        hidden: Annotated[int, Field(gt=0)] | None = None,
-        dropout: float = 0.0,
-        router_scale: float = 1.0,
+        experts: Positive = 32,
+        slots: Positive = 1,
+        heads: Positive = 8,
+        hidden: Positive | None = None,
+        dropout: Share = 0.0,
+        router_scale: Amount = 1.0,
     ) -> None:
         super().__init__()
         self.block = FusionBlock(dim, experts, heads=heads, hidden=hidden or 4 * dim, dropout=dropout)

@@ -3,12 +3,13 @@
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from remind.cohort.batch import Batch
 from remind.objectives import Criterion, Loss, Objective, per_group
+from remind.registry import Amount, Positive
 
 
 class GroupDRO(Objective):
@@ -39,16 +40,14 @@ class GroupDRO(Objective):
         counts: Int[Tensor, " g"],
         criterion: Criterion,
         *,
-        step_size: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02,
-        refresh_every: int = 10,
+        step_size: Amount = 0.02,
+        refresh_every: Positive = 10,
         estimate: Literal["importance", "group_means"] = "importance",
         start: Literal["shares", "uniform"] = "shares",
-        adjustment: float = 0.0,
+        adjustment: Amount = 0.0,
         cap: Annotated[float, Field(gt=0)] = 10.0,
     ) -> None:
         super().__init__()
-        if refresh_every < 1:
-            raise ValueError(f"refresh_every ({refresh_every}) must be at least 1")
         self.criterion, self.step_size, self.refresh_every = criterion, step_size, refresh_every
         self.estimate, self.cap = estimate, cap
         sizes = counts.double()
