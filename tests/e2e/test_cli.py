@@ -23,6 +23,7 @@ from remind.report.live import LiveTable
 
 FILES = {
     *("config.yaml", "environment.json", "history.parquet", "metrics.json", "predictions.parquet", "selection.json"),
+    "SHA256SUMS",
     *(f"checkpoint/model/{name}" for name in ("tensors.safetensors", "document.json", "SHA256SUMS")),
 }
 CANARIES = ("canary", "8642")
@@ -442,7 +443,7 @@ def test_what_cannot_be_evaluated_is_refused(remind, run, monkeypatch, words, sa
 
 
 @pytest.mark.parametrize(
-    "name", sorted(FILES - {"config.yaml", "environment.json", "history.parquet", "selection.json"})
+    "name", sorted(FILES - {"config.yaml", "environment.json", "history.parquet", "selection.json", "SHA256SUMS"})
 )
 def test_a_damaged_file_of_a_run_is_named(remind, run, name):
     if name == "metrics.json":

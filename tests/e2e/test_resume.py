@@ -23,7 +23,7 @@ from remind.objectives.group_dro import GroupDRO
 
 # Four steps an epoch, three epochs a stage; what is remembered between steps changes every few of them.
 OVERRIDES = (
-    *("method=remind", "seed=6", "model.dim=16", "model.experts=4", "model.dropout=0.2"),
+    *("method=remind", "seed=10", "model.dim=16", "model.experts=4", "model.dropout=0.2"),
     *("encoders.tabular.tokens=2", "encoders.tabular.dropout=0.2", "fusions.remind.threshold=quantile:0.5"),
     *("objectives.group_dro.refresh_every=3", "objectives.group_dro.step_size=0.5"),
     *("train.epochs=6", "train.batch_size=64", "train.checkpoint_every=3", "train.lr_step=2", "train.lr_gamma=0.5"),

@@ -97,7 +97,7 @@ def test_a_problem_of_the_id_is_told_once_where_the_id_is_the_subject(clinic, at
 
 def test_rows_are_counted_from_one_in_the_order_of_the_file_and_cut_after_five(clinic):
     folder = clinic(table=lambda t: t.reverse().with_columns(pulse=pl.when(pl.col("pulse") > 0).then(float("inf"))))
-    assert "rows 1, 2, 4, 5, 6 and 28 more: column 'pulse' is infinite" in found(folder)[0]
+    assert "rows 1, 2, 4, 5, 6 and 28 more: modality 'vitals', column 'pulse' is infinite" in found(folder)[0]
 
 
 def test_a_suggestion_is_taken_from_all_columns_of_the_file(clinic):

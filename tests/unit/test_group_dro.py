@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from remind.cohort.batch import Batch
+from remind.errors import RemindError
+from remind.objectives import OBJECTIVES
 from remind.objectives.erm import ERM
 from remind.objectives.group_dro import GroupDRO, climb
 from remind.types import Output
@@ -222,5 +224,5 @@ def test_a_restart_between_two_refreshes_goes_on_as_if_nothing_had_happened():
 
 
 def test_a_refresh_every_zero_steps_is_refused():
-    with pytest.raises(ValueError, match="refresh_every"):
-        GroupDRO(torch.tensor([1]), loss_is_the_logit, refresh_every=0)
+    with pytest.raises(RemindError, match="refresh_every"):
+        OBJECTIVES.build("group_dro", torch.tensor([1]), loss_is_the_logit, refresh_every=0)

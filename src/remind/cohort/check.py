@@ -12,6 +12,7 @@ from remind.cohort.splits import SPLITS
 from remind.cohort.table import availability, labels
 from remind.errors import rows, unknown
 
+LARGEST = 1e30  # what is larger would not survive being squared in single precision
 PLAIN = (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Null)
 
 
@@ -33,7 +34,7 @@ def problems(spec: CohortSpec, samples: pl.DataFrame, place: Path) -> list[str]:
     odd = {
         column
         for column in {spec.id, spec.subject_column, spec.label.column, *split} - absent
-        if not _flat(samples[column].dtype)
+        if not _flat(samples[column])
     }
     found += [f"column {column!r} is of type {_kind(samples[column])}; use whole numbers or text." for column in odd]
     checks = (
@@ -48,8 +49,8 @@ def problems(spec: CohortSpec, samples: pl.DataFrame, place: Path) -> list[str]:
     return [f"{place}: {sentence}" for sentence in found]
 
 
-def _flat(dtype: pl.DataType) -> bool:
-    return dtype.is_numeric() or dtype in PLAIN or dtype == pl.Date
+def _flat(values: pl.Series) -> bool:
+    return values.dtype.is_numeric() or values.dtype in PLAIN or values.dtype == pl.Date
 
 
 def _kind(values: pl.Series) -> str:
@@ -95,8 +96,11 @@ def _cells(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
             values = samples[column]
             if not (values.dtype.is_numeric() or values.dtype in PLAIN):
                 yield f"modality {name!r}: column {column!r} is of type {_kind(values)}; use numbers, booleans or text."
-            elif values.dtype.is_float() and (infinite := _where(values.is_infinite().fill_null(False))):
-                yield f"{rows(infinite)}: column {column!r} is infinite; write a number or leave the cell empty."
+            elif values.dtype.is_float() and (beyond := _where((values.abs() > LARGEST).fill_null(False))):
+                yield (
+                    f"{rows(beyond)}: modality {name!r}, column {column!r} is infinite or beyond {LARGEST:g}; "
+                    "write a number or leave the cell empty."
+                )
     inputs = {column for m in spec.modalities.values() for column in m.columns}
     if inputs <= set(samples.columns) and (nothing := _where(~availability(spec, samples).any(axis=1))):
         yield f"{rows(nothing)}: no modality at all is available; drop those samples."

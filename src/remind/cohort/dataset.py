@@ -10,7 +10,7 @@ from remind.cohort.batch import Batch, Packed, TabularInput
 from remind.cohort.cohort import Cohort
 from remind.cohort.combination import GroupTable
 from remind.cohort.tabular import TabularTransform
-from remind.errors import RemindError, rows
+from remind.errors import RemindError
 
 
 class CohortDataset(Dataset):
@@ -28,14 +28,22 @@ class CohortDataset(Dataset):
             wanted = [*transform.numbers, *transform.categories]
             if set(wanted) != set(cohort.spec.modalities[name].columns):
                 raise RemindError(
-                    f"{cohort.spec.name}: modality {name!r} has other columns than the model's: {', '.join(wanted)}."
+                    f"{cohort.spec.name}: modality {name!r} has other columns than the model was "
+                    f"trained on ({', '.join(wanted)}); name those in cohort.yaml."
                 )
         samples = cohort.samples[chosen]
         self.rows = torch.from_numpy(chosen)
         self.available = torch.from_numpy(cohort.available[chosen])
         self.group = torch.from_numpy(groups.index(cohort.available[chosen]))
         self.target = torch.from_numpy(cohort.target[chosen])
-        self.tables = {name: _finite(name, transform.apply(samples)) for name, transform in transforms.items()}
+        self.tables = {name: transform.apply(samples) for name, transform in transforms.items()}
+        for name, table in self.tables.items():
+            if broken := (~table.numbers.isfinite()).any(dim=1).nonzero().ravel().tolist():
+                named = ", ".join(cohort.ids[chosen[place]] for place in broken[:5])
+                raise RemindError(
+                    f"{cohort.spec.name}: modality {name!r} of {len(broken)} samples (ids {named}) is too far from the "
+                    "training rows for a number; mend the cells."
+                )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,9 +60,3 @@ class CohortDataset(Dataset):
             here = available[:, place].nonzero().ravel()
             packed[name] = Packed(TabularInput(*(part[chosen[here]] for part in table)), here)
         return Batch(packed, available, self.group[chosen], self.target[chosen], self.rows[chosen])
-
-
-def _finite(name: str, table: TabularInput) -> TabularInput:
-    if broken := (~table.numbers.isfinite()).any(dim=1).nonzero().ravel().tolist():
-        raise RemindError(f"modality {name!r}: {rows(broken)} of the split overflow when standardised; mend the cells.")
-    return table

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -36,13 +37,16 @@ class BucketSampler(Sampler[list[int]]):
 
     def order(self, epoch: int) -> list[list[int]]:
         """All batches of one epoch."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + epoch)
+        mixed = np.random.SeedSequence([self.seed, epoch]).generate_state(1)  # torch keeps 32 bits of a seed
+        generator = torch.Generator().manual_seed(int(mixed[0]))
         shuffled = torch.randperm(len(self.size), generator=generator)
         batches = []
         for pool in shuffled.split(self.batch_size * self.pool):
             ordered = pool[self.size[pool].argsort(stable=True)] if self.pool > 1 else pool
-            cut = ordered.split(self.batch_size)
-            batches += [cut[place].tolist() for place in torch.randperm(len(cut), generator=generator).tolist()]
+            sizes = [min(self.batch_size, len(pool) - start) for start in range(0, len(pool), self.batch_size)]
+            sizes = [sizes[place] for place in torch.randperm(len(sizes), generator=generator)]  # else the short batch
+            cut = ordered.split(sizes)  # would always hold the longest samples
+            batches += [cut[place].tolist() for place in torch.randperm(len(cut), generator=generator)]
         return batches
 
     def state_dict(self) -> dict[str, int]:

@@ -30,8 +30,8 @@ class TabularTransform:
                 categories[column] = values.cast(pl.String).drop_nulls().unique().sort().to_list()
             else:
                 known = np.sort(values.drop_nulls().cast(pl.Float64).to_numpy())  # sorted: any row order, same sum
-                spread = float(known.std()) if len(known) else 0.0
-                numbers[column] = (float(known.mean()) if len(known) else 0.0, spread if spread > 1e-12 else 1.0)
+                varies = len(known) > 0 and known[0] < known[-1]
+                numbers[column] = (float(known.mean()) if len(known) else 0.0, float(known.std()) if varies else 1.0)
         return cls(numbers, categories)
 
     @property
