@@ -239,6 +239,16 @@ def test_an_unseen_combination_is_imputed_by_the_share_weighted_mean_of_its_near
     assert not model(batch).fused.routing.opened[: len(unseen)].any()
 
 
+@torch.no_grad()
+def test_the_model_in_bf16_gives_nearly_what_it_gives_in_float32(fitted, data):
+    model, batch = fitted["soft-moe"].model, data.__getitems__(range(40))
+    exact = model(batch).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens, rough = model.tokens(batch), model(batch).logits
+    assert tokens.log_count.dtype == torch.float32  # 8 bits cannot hold the log of a count
+    torch.testing.assert_close(rough.float(), exact, rtol=0, atol=0.05)
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(0, 2**31),

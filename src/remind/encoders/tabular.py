@@ -32,8 +32,8 @@ class TabularEncoder(Encoder):
         super().__init__()
         self.categories = nn.ModuleList(nn.Embedding(size, category_dim) for size in shape.categories)
         features = 2 * shape.numbers + category_dim * len(shape.categories)
-        self.num_tokens = min(tokens, features)
-        self.patch = math.ceil(features / self.num_tokens)
+        self.patch = math.ceil(features / min(tokens, features))
+        self.num_tokens = math.ceil(features / self.patch)  # none without a feature
         self.weight = nn.Parameter(torch.randn(self.num_tokens, self.patch, dim) / math.sqrt(self.patch))
         self.bias = nn.Parameter(torch.randn(self.num_tokens, dim) * 0.02)
         self.dropout = nn.Dropout(dropout)
