@@ -31,10 +31,10 @@ demo: .venv/.demo  ## the main job: Soft MoE and REMIND on a real cohort, into d
 	$(BIN)/remind demo --out demo
 
 test: .venv/.dev  ## all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-fast: .venv/.dev  ## the tests that take under ten seconds each
-	$(BIN)/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow'
 
 lint: .venv/.dev  ## style, format, who may import whom
 	$(BIN)/ruff check .

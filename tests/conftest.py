@@ -12,10 +12,13 @@ from unittest.mock import patch
 
 import polars as pl
 import pytest
+import torch
 import yaml
 
 from remind.cohort.cohort import Cohort, load
 from remind.sources.synthetic import write
+
+torch.set_num_threads(1)  # models this small gain nothing from a second, and lose much where it is not free
 
 TINY = (
     *("model.dim=16", "model.experts=4", "encoders.tabular.tokens=2"),

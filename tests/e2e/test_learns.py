@@ -1,7 +1,6 @@
 """Models learn what there is to learn, and no more."""
 
 import json
-import time
 
 import numpy as np
 import polars as pl
@@ -16,7 +15,7 @@ from remind.engine.loop import Training
 from remind.sources.synthetic import write
 
 
-def test_sixty_four_patients_are_learned_by_heart_within_a_minute(tmp_path):
+def test_sixty_four_patients_are_learned_by_heart(tmp_path):
     """Validation and test are the same patients under other names: the weights that know them best are selected."""
     folder = write(tmp_path / "c", samples=64)
     table = pl.read_parquet(folder / "samples.parquet")
@@ -28,9 +27,7 @@ def test_sixty_four_patients_are_learned_by_heart_within_a_minute(tmp_path):
         *("model.dim=32", "model.dropout=0", "encoders.tabular.dropout=0", "train.batch_size=16", "train.lr=0.003"),
         *("train.epochs=60", "train.lr_step=60", "train.patience=60", "train.device=cpu"),
     )
-    begun = time.monotonic()
     model = fit(folder, recipe=load_recipe(None, overrides, method="remind"))
-    assert time.monotonic() - begun < 60
     found = evaluate(model, folder, split="train")["overall"]
     assert found["n"] == 64
     assert found["accuracy"] >= 0.99
