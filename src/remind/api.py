@@ -62,13 +62,7 @@ def evaluate(
     if cohort is None:
         if isinstance(model, FittedModel):
             raise RemindError("a model in memory keeps no data: pass the cohort to evaluate it on.")
-        folder = RunFolder(Path(model))
-        if not folder.finished:
-            raise RemindError(f"{model}: is not a finished run; train it to its end first.")
-        fitted = FittedModel.load(folder.model)
-        predictions = folder.read_table("predictions")
-        chosen = predictions if split is None else predictions.filter(predictions["split"] == split)
-        return evaluate_predictions(chosen, fitted.groups, fitted.classes_)
+        return _score_run(RunFolder(Path(model)), load_model(model), split)
     fitted = load_model(model) if isinstance(model, str | Path) else model
     cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
     rows = np.arange(len(cohort)) if split is None else cohort.rows(split)
@@ -87,6 +81,13 @@ def load_model(run: str | Path) -> FittedModel:
     return FittedModel.load(folder.model)
 
 
+def _score_run(folder: RunFolder, fitted: FittedModel, split: str | None) -> dict[str, Any]:
+    """Scores of the predictions a finished run has kept."""
+    predictions = folder.read_table("predictions")
+    chosen = predictions if split is None else predictions.filter(predictions["split"] == split)
+    return evaluate_predictions(chosen, fitted.groups, fitted.classes_)
+
+
 def _write_metrics(folder: RunFolder, fitted: FittedModel) -> None:
     """``metrics.json``, made from the run folder alone."""
     document = {
@@ -95,6 +96,6 @@ def _write_metrics(folder: RunFolder, fitted: FittedModel) -> None:
         "cohort": fitted.spec.name,
         "split": "test",
         "selected": folder.read_json("selection"),
-        **evaluate(folder.path),
+        **_score_run(folder, fitted, "test"),
     }
     folder.write_json("metrics", document)

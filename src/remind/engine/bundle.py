@@ -34,7 +34,7 @@ def write_bundle(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[
     staging.mkdir(parents=True)
     save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, staging / TENSORS)
     (staging / DOCUMENT).write_text(json.dumps(document, indent=1), encoding="utf-8")
-    sums = "".join(f"{digest(staging / name)}  {name}\n" for name in (TENSORS, DOCUMENT))
+    sums = format_sums({name: digest(staging / name) for name in (TENSORS, DOCUMENT)})
     (staging / SUMS).write_text(sums, encoding="utf-8")
     for name in (TENSORS, DOCUMENT, SUMS):
         with (staging / name).open("rb") as file:
@@ -58,8 +58,7 @@ def read_bundle(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if not (folder / SUMS).is_file():
         raise RemindError(f"{folder}: is not a checkpoint; it holds no {SUMS}.")
-    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
-    expected = {name: value for value, _, name in (line.partition("  ") for line in lines)}
+    expected = read_sums(folder)
     for name in (TENSORS, DOCUMENT):
         path = folder / name
         if not path.is_file():
@@ -94,6 +93,18 @@ def digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def format_sums(sums: Mapping[str, str]) -> str:
+    """Checksums by file name, as ``sha256sum`` writes them."""
+    return "".join(f"{value}  {name}\n" for name, value in sums.items())
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """The checksums in a folder's ``SHA256SUMS``, by file name; none where it has no such file."""
+    path = folder / SUMS
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return {name: value for value, _, name in (line.partition("  ") for line in lines)}
 
 
 def remove_bundle(folder: Path) -> None:

@@ -13,7 +13,16 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from remind.engine.bundle import SUMS, digest, newest_bundle, remove_bundle, write_bundle, write_text
+from remind.engine.bundle import (
+    SUMS,
+    digest,
+    format_sums,
+    newest_bundle,
+    read_sums,
+    remove_bundle,
+    write_bundle,
+    write_text,
+)
 from remind.errors import RemindError
 
 LIBRARIES = ("remind", "torch", "lightning-fabric", "numpy", "polars", "scikit-learn")
@@ -101,8 +110,7 @@ class RunFolder:
         path = self.path / f"{name}.parquet"
         staging = path.with_name(f".{path.name}.tmp")
         table.write_parquet(staging)
-        sums = self._sums() | {path.name: digest(staging)}
-        write_text(self.path / SUMS, "".join(f"{value}  {file}\n" for file, value in sums.items()))
+        write_text(self.path / SUMS, format_sums(read_sums(self.path) | {path.name: digest(staging)}))
         staging.replace(path)
 
     def read_table(self, name: str) -> pl.DataFrame:
@@ -112,14 +120,9 @@ class RunFolder:
             RemindError: if it is not there, or its checksum does not hold.
         """
         path = self.path / f"{name}.parquet"
-        if not path.is_file() or digest(path) != self._sums().get(path.name):
+        if not path.is_file() or digest(path) != read_sums(self.path).get(path.name):
             raise RemindError(f"{path}: is missing or damaged; remove the run and train it again.")
         return pl.read_parquet(path.read_bytes())
-
-    def _sums(self) -> dict[str, str]:
-        path = self.path / SUMS
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        return {name: value for value, _, name in (line.partition("  ") for line in lines)}
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write ``<name>.json``."""

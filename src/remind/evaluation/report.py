@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from remind.cohort.combination import GroupTable
+from remind.engine.fitted import probability_columns
 from remind.errors import RemindError
 from remind.evaluation.metrics import score
 
@@ -23,7 +24,7 @@ def evaluate_predictions(predictions: pl.DataFrame, groups: GroupTable, classes:
     """
     if predictions.is_empty():
         raise RemindError("there is no sample to score; choose a split that has some.")
-    probability = predictions.select([f"p_{name}" for name in classes]).to_numpy()
+    probability = predictions.select(probability_columns(classes)).to_numpy()
     target, group = predictions["target"].to_numpy(), predictions["group"].to_numpy()
     tail = np.append(groups.tail, False)[group]
     unseen = group < 0
