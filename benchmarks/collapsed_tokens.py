@@ -8,7 +8,7 @@ from timing import compare
 
 from remind.fusions.remind import RemindFusion
 from remind.nn.tokens import pack
-from remind.types import Tokens
+from remind.types import Ragged, Tokens
 
 MODALITIES, LENGTH, DIM, EXPERTS, BATCH, GROUPS = 8, 16, 128, 32, 32, 40
 
@@ -16,7 +16,9 @@ MODALITIES, LENGTH, DIM, EXPERTS, BATCH, GROUPS = 8, 16, 128, 32, 32, 40
 def tokens_of(available: torch.Tensor, *, written_out: bool) -> Tokens:
     """The batch's tokens; written out, every missing modality has its tokens too."""
     shown = torch.ones_like(available) if written_out else available
-    encoded = [(torch.randn(int(column.sum()), LENGTH, DIM), column.nonzero().ravel()) for column in shown.unbind(1)]
+    encoded = [
+        (Ragged(torch.randn(int(column.sum()), LENGTH, DIM)), column.nonzero().ravel()) for column in shown.unbind(1)
+    ]
     return pack(encoded, shown, [LENGTH] * MODALITIES, None if written_out else torch.randn(BATCH, DIM))
 
 

@@ -7,14 +7,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from remind.cohort.cohort import Cohort
-from remind.cohort.tabular import TabularTransform
+from remind.modalities.tabular import TabularTransform
 
 
 def features(cohort: Cohort) -> np.ndarray:
     """Standardised numbers, one-hot categories, indicators of empty cells and missing modalities, ``[n, f]``."""
-    training, columns = cohort.samples[cohort.rows("train")], []
-    for modality in cohort.spec.modalities.values():
-        transform = TabularTransform.fit(training, modality)
+    training, columns = cohort.rows("train"), []
+    for name in cohort.modalities:
+        transform = TabularTransform.fit(cohort.cells(name, training), {})
         table = transform.apply(cohort.samples)
         columns += [table.numbers.numpy(), ~table.observed.numpy()]
         columns += [

@@ -333,8 +333,8 @@ MISTAKES = [
     ),
     Mistake(
         "an unknown kind",
-        (YAML, "modalities.labs.kind", "'tabular'"),
-        {"modalities": {"labs": {"kind": "volume", "columns": ["hba1c"]}}},
+        (YAML, "modalities.labs.kind", "'tabula'", "Did you mean 'tabular'?"),
+        {"modalities": {"labs": {"kind": "tabula", "columns": ["hba1c"]}}},
     ),
     Mistake("one modality twice", (YAML, "labs", "twice"), {"text": f"{SPEC}{LABS}{LABS.replace('hba1c', 'pulse')}"}),
     Mistake(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from remind.cohort.cohort import Cohort, load
+from remind.cohort.splits import SPLITS
 from remind.config import Recipe, load_recipe
 from remind.engine.fitted import FittedModel
 from remind.engine.loop import train
@@ -24,37 +25,60 @@ def fit(
     seed: int | None = None,
     recipe: str | Path | Recipe | None = None,
     out: str | Path | None = None,
+    store: str | Path | None = None,
     watch: Watch | None = None,
 ) -> FittedModel:
     """Train a method on a cohort, into a run folder if ``out`` names one.
 
-    The same call resumes an interrupted run and leaves a finished one alone.
+    The same call resumes an interrupted run and leaves a finished one alone. ``store`` is the folder for what frozen
+    encoders make of their inputs, which other runs can use; by default ``features``, beside the run.
 
     Raises:
         RemindError: for anything wrong with the cohort, the recipe or the folder.
     """
     cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
+    for split in SPLITS:
+        cohort.rows(split)
     if isinstance(recipe, Recipe):
         given = {key: value for key, value in (("method", method), ("seed", seed)) if value is not None}
         settings = load_recipe(None, (), **{**recipe.model_dump(), **given})
     else:
         settings = load_recipe(recipe, method=method, seed=seed)
-    if out is not None:
-        fitted = train(cohort, settings, Path(out), watch)
-        if not (Path(out) / "metrics.json").exists():
-            _write_metrics(RunFolder(Path(out)), fitted)
-        return fitted
+    if out is None:
+        return fit_in_scratch(cohort, settings, store, watch)
+    run = Path(out)
+    fitted = train(cohort, settings, run, Path(store) if store else features_beside(run), watch)
+    if not (run / "metrics.json").exists():
+        _write_metrics(RunFolder(run), fitted)
+    return fitted
+
+
+def fit_in_scratch(
+    cohort: Cohort, settings: Recipe, store: str | Path | None = None, watch: Watch | None = None
+) -> FittedModel:
+    """Train and keep nothing on disk but what goes into a ``store`` that is named."""
     scratch = Path(tempfile.mkdtemp(prefix="remind-"))
     try:
-        return train(cohort, settings, scratch / "run", watch)
+        return train(cohort, settings, scratch / "run", Path(store) if store else scratch / "features", watch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def features_beside(run: Path) -> Path:
+    """Where runs of one folder keep what frozen encoders make of their inputs."""
+    return run.parent / "features"
+
+
 def evaluate(
-    model: FittedModel | str | Path, cohort: Cohort | str | Path | None = None, *, split: str | None = "test"
+    model: FittedModel | str | Path,
+    cohort: Cohort | str | Path | None = None,
+    *,
+    split: str | None = "test",
+    store: str | Path | None = None,
 ) -> dict[str, Any]:
     """Score a model on a split of a cohort (``None``: all of it), or a finished run on its own test split.
+
+    Encoders run once an input if ``store`` names a folder of features, or the run has one beside it.
 
     Raises:
         RemindError: if a path leads to no finished run, or the split is empty.
@@ -63,10 +87,13 @@ def evaluate(
         if isinstance(model, FittedModel):
             raise RemindError("a model in memory keeps no data: pass the cohort to evaluate it on.")
         return _score_run(RunFolder(Path(model)), load_model(model), split)
+    if store is None and isinstance(model, str | Path) and features_beside(Path(model)).is_dir():
+        store = features_beside(Path(model))
     fitted = load_model(model) if isinstance(model, str | Path) else model
     cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
     rows = np.arange(len(cohort)) if split is None else cohort.rows(split)
-    return evaluate_predictions(fitted.predictions(cohort, rows), fitted.groups, fitted.classes_)
+    predictions = fitted.predictions(cohort, rows, fitted.store(Path(store)) if store else None)
+    return evaluate_predictions(predictions, fitted.groups, fitted.classes_)
 
 
 def load_model(run: str | Path) -> FittedModel:

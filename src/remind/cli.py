@@ -67,27 +67,35 @@ def make(
 
 
 @cohort_app.command()
-def check(cohort: Folder, as_json: Json = False) -> None:
-    """List everything that is wrong with a cohort; exit code 2 if anything is."""
-    from remind.cohort.check import problems
-    from remind.cohort.cohort import load
-    from remind.cohort.spec import read_spec
-    from remind.cohort.table import read_samples
+def check(
+    cohort: Folder,
+    files: Annotated[bool, typer.Option("--files/--no-files", help="Open every file that the table names.")] = True,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that open files.")] = 0,
+    quarantine: Annotated[Path | None, typer.Option(help="Where unreadable files are listed.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List everything that is wrong with a cohort, its files included; exit code 2 if anything is."""
+    from remind.cohort.audit import audit
+    from remind.cohort.survey import write_quarantine
 
-    spec = read_spec(cohort / "cohort.yaml")
-    found = problems(spec, *read_samples(cohort, spec))
-    if not found:
-        loaded = load(cohort)
-        for split in ("train", "validation", "test"):
-            loaded.rows(split)
+    with console.status("checking"):
+        found = audit(cohort, files=files, workers=workers)
+    place = quarantine or cohort / "quarantine.csv"
+    if listed := found.broken is not None and not found.broken.is_empty():
+        write_quarantine(place, found.broken)
     if as_json:
-        print(json.dumps({"cohort": str(cohort), "problems": found}))
-    elif found:
-        for sentence in found:
-            typer.secho(sentence, fg="red", err=True)
+        document = {"cohort": str(cohort), "problems": found.problems, "warnings": found.warnings}
+        print(json.dumps({**document, "quarantine": str(place) if listed else None}))
     else:
-        console.print(f"{cohort}: nothing is wrong.", markup=False, soft_wrap=True)
-    if found:
+        for sentence in found.problems:
+            typer.secho(sentence, fg="red", err=True)
+        for sentence in found.warnings:
+            typer.secho(f"warning: {sentence}", fg="yellow", err=True)
+        if listed:
+            console.print(f"unreadable files: {place}", markup=False, soft_wrap=True)
+        if not found.problems:
+            console.print(f"{cohort}: nothing is wrong.", markup=False, soft_wrap=True)
+    if found.problems:
         raise typer.Exit(2)
 
 
@@ -109,6 +117,12 @@ def train(
     recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A YAML file, or a shipped name: demo.")] = None,
     seed: Annotated[int | None, typer.Option(help="Draws the weights and the order of the samples.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default runs/COHORT/METHOD-seedN.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where frozen encoders' outputs are kept; default OUT/../features.")
+    ] = None,
+    unreadable: Annotated[
+        str | None, typer.Option(help="Files that cannot be read: stop (default), or missing.")
+    ] = None,
     overrides: Set = [],  # noqa: B006 (typer copies it)
     as_json: Json = False,
 ) -> None:
@@ -120,10 +134,11 @@ def train(
     from remind.report.live import LiveTable
     from remind.report.tables import metrics_table
 
-    settings = load_recipe(recipe, overrides, method=method, seed=seed)
+    rule = [f"data.unreadable={unreadable}"] if unreadable else []
+    settings = load_recipe(recipe, [*overrides, *rule], method=method, seed=seed)
     loaded = load(cohort)
     place = out or Path("runs") / loaded.spec.name / f"{settings.method}-seed{settings.seed}"
-    fit(loaded, recipe=settings, out=place, watch=Silence() if as_json else LiveTable(console))
+    fit(loaded, recipe=settings, out=place, store=store, watch=Silence() if as_json else LiveTable(console))
     metrics = evaluate(place)
     _show(
         {"run": str(place), **metrics},

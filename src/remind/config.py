@@ -5,9 +5,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from remind.documents import read_yaml
+from remind.documents import Document, read_yaml
 from remind.encoders import ENCODERS
 from remind.errors import RemindError, explain
 from remind.fusions import FUSIONS
@@ -15,13 +15,7 @@ from remind.methods import Method, method
 from remind.objectives import OBJECTIVES
 
 
-class Settings(BaseModel):
-    """Frozen; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelSettings(Settings):
+class ModelSettings(Document):
     """Sizes. Every fusion is given those that its constructor has."""
 
     dim: int = Field(default=64, gt=0)
@@ -34,7 +28,7 @@ class ModelSettings(Settings):
     imputation: Literal["normal", "zeros", "none"] = "normal"
 
 
-class TrainSettings(Settings):
+class TrainSettings(Document):
     """Budget, optimiser and selection: the same for every method."""
 
     epochs: int = Field(default=30, gt=0)
@@ -56,13 +50,24 @@ class TrainSettings(Settings):
     threads: int | None = Field(default=None, gt=0)  # of the CPU; None: torch's choice. Small models want 1.
 
 
-class Recipe(Settings):
+class DataSettings(Document):
+    """How files are read, and what becomes of those that cannot be."""
+
+    unreadable: Literal["stop", "missing"] = "stop"
+    budget: float = Field(default=0.01, ge=0, le=1)  # share of a modality's files that may be unreadable
+    workers: int = Field(default=0, ge=0)  # processes that read files ahead
+    features: Literal["float32", "bfloat16", "none"] = "float32"  # how frozen encoders' outputs are stored
+
+
+class Recipe(Document):
     """One run: a method, a seed and all their settings. Components are set by name: ``objectives.group_dro.cap``."""
 
     method: str = "remind"
     seed: int = Field(default=0, ge=0, lt=2**31)
     model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
     encoders: dict[str, dict[str, Any]] = {}
+    modalities: dict[str, dict[str, Any]] = {}  # settings of one modality's encoder, over those of its kind
     fusions: dict[str, dict[str, Any]] = {}
     objectives: dict[str, dict[str, Any]] = {}
     train: TrainSettings = TrainSettings()
@@ -77,6 +82,15 @@ class Recipe(Settings):
             for name, settings in section.items():
                 registry.check(name, settings)
         return method(self.method)
+
+    def encoder_settings(self, name: str, kind: str) -> dict[str, Any]:
+        """All settings of one modality's encoder, its defaults included.
+
+        Raises:
+            RemindError: if one of them is unknown or does not fit.
+        """
+        defaults = {key: parameter.default for key, parameter in ENCODERS.settings(kind).items()}
+        return defaults | ENCODERS.check(kind, {**self.encoders.get(kind, {}), **self.modalities.get(name, {})})
 
     def fusion_settings(self, name: str) -> dict[str, Any]:
         """The model's sizes, those this fusion has, and its own settings over them."""

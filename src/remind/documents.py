@@ -3,8 +3,15 @@
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
 from remind.errors import RemindError
+
+
+class Document(BaseModel):
+    """Frozen, and unknown keys are errors: a misspelt key must never be ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class _Loader(yaml.SafeLoader):

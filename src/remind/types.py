@@ -1,12 +1,20 @@
 """What passes between encoders, fusion and objective.
 
-Letters: b batch, t tokens, d width, e experts, s slots, c classes.
+Letters: b batch, n samples that have a modality, l tokens of one, t tokens of all, d and w widths, e experts, s slots,
+c classes.
 """
 
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+class Ragged(NamedTuple):
+    """Rows of tokens of unequal length, padded on the right. ``length`` None: all of them are real."""
+
+    values: Float[Tensor, "n l w"]
+    length: Int[Tensor, " n"] | None = None
 
 
 class Tokens(NamedTuple):

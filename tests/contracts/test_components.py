@@ -1,17 +1,24 @@
 """What every encoder, fusion and objective promises. A new one is picked up from its registry by itself."""
 
 import math
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
-from remind.cohort.batch import Batch, TabularInput, TabularShape
-from remind.encoders import ENCODERS
+from remind.cohort.batch import Batch
+from remind.encoders import ENCODERS, features, lengths
 from remind.fusions import FUSIONS
+from remind.modalities.embedding import EmbeddingShape
+from remind.modalities.sequence import SequenceInput, SequenceShape
+from remind.modalities.tabular import TabularInput, TabularShape
+from remind.modalities.text import TextInput, TextShape
+from remind.modalities.volume import VolumeShape
 from remind.nn.losses import focal_loss
 from remind.objectives import OBJECTIVES
-from remind.types import Output, Tokens
+from remind.pretrained import T5_RANDOM
+from remind.types import Output, Ragged, Tokens
 
 DIM = 16
 
@@ -35,80 +42,151 @@ def assert_learns(module):
         assert parameter.grad.abs().max() > 0, f"{name} has a gradient of zeros"
 
 
-def tabular_case():
-    torch.manual_seed(1)
-    inputs = TabularInput(torch.randn(6, 5), torch.rand(6, 5) < 0.7, torch.randint(0, 3, (6, 2)))
-    return TabularShape(5, (3, 4)), inputs
+class Case(NamedTuple):
+    """An encoder in miniature, and inputs for it."""
+
+    kind: str
+    shape: Any
+    inputs: Any
+    settings: dict[str, Any] = {}
+
+    def build(self):
+        return ENCODERS.build(self.kind, self.shape, DIM, **self.settings)
+
+    def rows(self, chosen):
+        inputs = self.inputs
+        return type(inputs)(*(part[chosen] for part in inputs)) if isinstance(inputs, tuple) else inputs[chosen]
+
+    def __len__(self):
+        return len(self.inputs[0]) if isinstance(self.inputs, tuple) else len(self.inputs)
 
 
-CASES = {"tabular": tabular_case, "image": lambda: ((3, 224, 224), torch.randn(2, 3, 224, 224))}
+def cases():
+    random = torch.Generator().manual_seed(1)
+
+    def normal(*size):
+        return torch.randn(size, generator=random)
+
+    def integers(below, *size):
+        return torch.randint(below, size, generator=random)
+
+    table = TabularInput(normal(6, 5), integers(10, 6, 5) < 7, integers(3, 6, 2))
+    config = {**T5_RANDOM, "d_model": 8, "d_kv": 4, "d_ff": 16, "num_heads": 2}
+    text = TextInput(integers(256, 4, 7), torch.tensor([7, 1, 4, 2]))
+    events = SequenceInput(normal(4, 6), integers(5, 4, 6), normal(4, 6), torch.tensor([2, 6, 1, 3]))
+    untrained = {"weights": "random"}
+    return {
+        "tabular": Case("tabular", TabularShape(5, (3, 4)), table),
+        "image": Case("image", 224, normal(2, 3, 224, 224), untrained),
+        "image pooled": Case("image", 224, normal(2, 3, 224, 224), {**untrained, "tokens": 6}),
+        "image resnet": Case("image", 40, normal(3, 3, 40, 40), {**untrained, "backbone": "resnet50", "tokens": 2}),
+        "volume": Case("volume", VolumeShape(8, 32), normal(3, 3, 8, 32, 32), {**untrained, "tokens": 2}),
+        "text": Case("text", TextShape(config, 7), text, untrained),
+        "text pooled": Case("text", TextShape(config, 7), text, {**untrained, "tokens": 3}),
+        "sequence": Case("sequence", SequenceShape(5), events, {"width": 8, "heads": 2}),
+        "embedding": Case("embedding", EmbeddingShape(5, 12), Ragged(normal(3, 5, 12), torch.tensor([5, 1, 3]))),
+    }
+
+
+CASES = cases()
 
 
 @pytest.fixture
-def small_vit(monkeypatch):
-    """ViT-B/16's shape of tokens, in miniature: the real one has 86 million weights."""
+def small(monkeypatch):
+    """torchvision's architectures in miniature: the real ViT has 86 million weights."""
     from torchvision import models
+    from torchvision.models import video
 
-    def made():
+    def small_vit():
         return models.VisionTransformer(
             image_size=224, patch_size=16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16
         )
 
-    monkeypatch.setattr(models, "vit_b_16", made)
-    return made
+    def small_resnet():
+        return models.ResNet(models.resnet.Bottleneck, [1, 1, 1, 1])
+
+    def small_r3d():
+        parts = video.resnet
+        return parts.VideoResNet(parts.BasicBlock, [parts.Conv3DSimple] * 4, [1, 1, 1, 1], parts.BasicStem)
+
+    monkeypatch.setattr(models, "vit_b_16", small_vit)
+    monkeypatch.setattr(models, "resnet50", small_resnet)
+    monkeypatch.setattr(video, "r3d_18", small_r3d)
 
 
-@pytest.mark.parametrize("name", ENCODERS.names())
-def test_every_encoder_learns_is_pure_and_survives_a_round_trip(name, small_vit):
-    shape, inputs = CASES[name]()
+def test_every_kind_has_a_case():
+    assert {case.kind for case in CASES.values()} == set(ENCODERS.names())
+
+
+def assert_same(ours, theirs):
+    assert torch.equal(ours.values, theirs.values)
+    assert torch.equal(lengths(ours), lengths(theirs))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_encoder_learns_is_pure_and_survives_a_round_trip(name, small):
+    case = CASES[name]
     torch.manual_seed(0)
-    encoder = ENCODERS.build(name, shape, DIM)
-    size = len(inputs[0]) if isinstance(inputs, tuple) else len(inputs)
-    tokens = encoder(inputs)
-    assert tokens.shape == (size, encoder.num_tokens, DIM)
-    (tokens * torch.randn_like(tokens)).sum().backward()
+    encoder = case.build()
+    tokens = encoder(case.inputs)
+    assert tokens.values.shape == (len(case), encoder.num_tokens, DIM)
+    assert lengths(tokens).max() == encoder.num_tokens
+    (tokens.values * torch.randn_like(tokens.values)).sum().backward()
     assert_learns(encoder)
 
     encoder.eval()
     before = snapshot(encoder)
-    once, twice = encoder(inputs), encoder(inputs)
-    assert torch.equal(once, twice)
+    once, twice = encoder(case.inputs), encoder(case.inputs)
+    assert_same(once, twice)
     assert_unchanged(encoder, before)
 
-    twin = ENCODERS.build(name, shape, DIM).eval()
-    assert not torch.equal(twin(inputs), once)
+    twin = case.build().eval()
+    assert not torch.equal(twin(case.inputs).values, once.values)
     twin.load_state_dict(encoder.state_dict())
-    assert torch.equal(twin(inputs), once)
+    assert_same(twin(case.inputs), once)
 
 
-def rows(inputs, chosen):
-    return type(inputs)(*(part[chosen] for part in inputs)) if isinstance(inputs, tuple) else inputs[chosen]
+@pytest.mark.parametrize("name", CASES)
+def test_every_encoder_takes_no_rows_and_rows_do_not_mix(name, small):
+    case = CASES[name]
+    encoder = case.build()
+    nothing = encoder(case.rows(slice(0, 0)))
+    assert (len(nothing.values), nothing.values.shape[2]) == (0, DIM)
+    assert len(lengths(nothing)) == 0
+    nothing.values.sum().backward()
+
+    encoder.eval()
+    together = encoder(case.inputs)
+    for i, length in enumerate(lengths(together).tolist()):
+        alone = encoder(case.rows(slice(i, i + 1)))
+        assert lengths(alone).tolist() == [length]
+        torch.testing.assert_close(alone.values[0, :length], together.values[i, :length], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ENCODERS.names())
-def test_every_encoder_takes_no_rows_and_rows_do_not_mix(name, small_vit):
-    shape, inputs = CASES[name]()
-    encoder = ENCODERS.build(name, shape, DIM).eval()
-    together = encoder(inputs)
-    assert encoder(rows(inputs, slice(0, 0))).shape == (0, encoder.num_tokens, DIM)
-    for i in range(len(together)):
-        torch.testing.assert_close(encoder(rows(inputs, slice(i, i + 1)))[0], together[i], rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind not in ("tabular", "embedding")])
+def test_every_encoder_takes_its_backbones_features_for_its_inputs(name, small):
+    case = CASES[name]
+    encoder = case.build().eval()
+    kept = features(encoder.backbone, case.inputs)
+    assert kept.values.shape == (len(case), encoder.backbone.num_tokens, encoder.backbone.width)
+    assert_same(encoder(kept), encoder(case.inputs))
 
 
-def test_the_image_encoder_gives_torchvisions_tokens(small_vit):
-    _, images = CASES["image"]()
-    encoder = ENCODERS.build("image", (3, 224, 224), 8).eval()  # as wide as the ViT: no projection
-    reference = small_vit().eval()
-    reference.heads = nn.Identity()
-    reference.load_state_dict(encoder.vit.state_dict())
-    torch.testing.assert_close(encoder(images)[:, 0], reference(images))
+@pytest.mark.parametrize("name", CASES)
+def test_every_encoder_is_laid_out_without_numbers_nor_pretrained_weights(name):
+    case = CASES[name]
+    with torch.device("meta"):
+        encoder = ENCODERS.build(
+            case.kind, case.shape, DIM, **{k: v for k, v in case.settings.items() if k != "weights"}
+        )
+    assert all(parameter.is_meta for parameter in encoder.parameters())
 
 
 @pytest.mark.parametrize("dim", [768, 128])
 def test_the_real_image_encoder_has_vit_b_16s_shape(dim):
     with torch.device("meta"):
-        encoder = ENCODERS.build("image", (3, 224, 224), dim)
-        assert encoder(torch.empty(2, 3, 224, 224)).shape == (2, 197, dim)
+        encoder = ENCODERS.build("image", 224, dim)
+        assert encoder(torch.empty(2, 3, 224, 224)).values.shape == (2, 197, dim)
     projection = 0 if dim == 768 else 768 * dim + dim
     head = 768 * 1000 + 1000
     assert sum(p.numel() for p in encoder.parameters()) == 86_567_656 - head + projection  # torchvision's own count

@@ -38,6 +38,15 @@ class Killer:
     def begin(self, title: str, steps: int) -> None:
         self._now("begin")
 
+    def note(self, sentence: str) -> None:
+        self._now("note")
+
+    def opening(self, done: int, total: int) -> None:
+        self._now("opening")
+
+    def encoding(self, modality: str, done: int, total: int) -> None:
+        self._now("encoding")
+
     def step(self, done: int) -> None:
         if self.moment == "hold" and done == self.count:
             print("holding", flush=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from remind.nn.tokens import pack
-from remind.types import Tokens
+from remind.types import Ragged, Tokens
 
 Kind = Literal["scattered", "packed"]
 Function = Callable[[nn.Module, Tokens], Tensor]
@@ -52,7 +52,8 @@ def draw(kind: Kind, batch: int, modalities: int, dim: int, dtype: torch.dtype) 
         available[torch.arange(batch), torch.randint(modalities, (batch,))] = True
         rows = [available[:, place].nonzero().ravel() for place in range(modalities)]
         encoded = [
-            (torch.randn(len(here), length, dim, dtype=dtype), here) for here, length in zip(rows, lengths, strict=True)
+            (Ragged(torch.randn(len(here), length, dim, dtype=dtype)), here)
+            for here, length in zip(rows, lengths, strict=True)
         ]
         return pack(encoded, available, lengths, torch.randn(batch, dim, dtype=dtype))
     count = torch.randint(1, 41, (batch, modalities)) ** torch.randint(0, 2, (batch, modalities))

@@ -8,7 +8,7 @@ from remind.encoders.image import ImageEncoder
 from remind.fusions import FUSIONS
 from remind.model import Model
 from remind.nn.tokens import pack
-from remind.types import Tokens
+from remind.types import Ragged, Tokens
 
 MODALITIES = ("c-cc", "c-mlo", "ffdm-cc", "ffdm-mlo")
 GROUPS, DIM, EXPERTS, HIDDEN, CLASSES, IMAGE_TOKENS = 15, 768, 128, 3072, 4, 197
@@ -24,7 +24,7 @@ def model(name):
     with torch.device("meta"):
         made = Model(
             MODALITIES,
-            [ImageEncoder((3, 224, 224), DIM) for _ in MODALITIES],
+            [ImageEncoder(224, DIM, weights="random") for _ in MODALITIES],
             FUSIONS.build(name, DIM, GROUPS, experts=EXPERTS, heads=8, hidden=HIDDEN),
             dim=DIM,
             classes=CLASSES,
@@ -83,7 +83,7 @@ def flops(function):
 
 def full_sample():
     """The fusion's tokens for one sample with all four images, laid by ``pack`` (in width one) and emptied."""
-    encoded = [(torch.zeros(1, IMAGE_TOKENS, 1), torch.tensor([0])) for _ in MODALITIES]
+    encoded = [(Ragged(torch.zeros(1, IMAGE_TOKENS, 1)), torch.tensor([0])) for _ in MODALITIES]
     laid = pack(encoded, torch.ones(1, 4, dtype=torch.bool), [IMAGE_TOKENS] * 4, torch.zeros(1, 1))
     assert (laid.log_count == 0).sum() == 788
     return Tokens(torch.empty(1, laid.log_count.shape[1], DIM, device="meta"), laid.log_count.to("meta"))

@@ -10,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from remind.cohort.batch import Packed, TabularInput
+from remind.cohort.batch import Packed
 from remind.cohort.cohort import load
 from remind.cohort.dataset import CohortDataset
 from remind.config import ModelSettings, Recipe
 from remind.encoders.tabular import TabularEncoder
 from remind.engine.fitted import FittedModel, build_model
 from remind.fusions import FUSIONS
+from remind.modalities.tabular import TabularInput
 from remind.model import Model
 from remind.nn.tokens import pack
 from remind.sources.synthetic import write
+from remind.types import Ragged
 
 few = settings(deadline=None, max_examples=20)
 DIM, FEATURES = 16, 3
@@ -165,7 +167,7 @@ def test_encoders_see_the_rows_that_have_their_modality_and_no_other(fitted, dat
     for place, name in enumerate(model.modalities):
         having = [row for row in rows if data.available[row, place]]
         assert 0 < len(having) < len(rows)
-        assert seen[name].numbers.tolist() == [data.tables[name].numbers[row].tolist() for row in having]
+        assert seen[name].numbers.tolist() == [data.readers[name].table.numbers[row].tolist() for row in having]
     for hook in hooks:
         hook.remove()
 
@@ -264,16 +266,19 @@ def test_pack_lays_tokens_as_a_loop_over_samples_does(seed, batch, lengths, impu
     for modality, length in enumerate(lengths):
         rows = available[:, modality].nonzero().ravel()
         rows = rows[torch.randperm(len(rows))]
-        encoded.append((torch.randn(len(rows), length, 3), rows))
+        sizes = torch.randint(1, length + 1, (len(rows),)) if torch.rand(()) < 0.5 else None
+        encoded.append((Ragged(torch.randn(len(rows), length, 3), sizes), rows))
     imputed = torch.randn(batch, 3) if imputes else None
     made = pack(encoded, available, lengths, imputed)
 
     laid = []
     for i in range(batch):
         tokens, missing = [], 0
-        for modality, (values, rows) in enumerate(encoded):
+        for modality, ((values, sizes), rows) in enumerate(encoded):
             if i in rows.tolist():
-                tokens += [(token, 1) for token in values[rows.tolist().index(i)].tolist()]
+                here = rows.tolist().index(i)
+                size = lengths[modality] if sizes is None else int(sizes[here])
+                tokens += [(token, 1) for token in values[here, :size].tolist()]
             else:
                 missing += lengths[modality]
         if imputes and missing:

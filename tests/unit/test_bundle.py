@@ -333,7 +333,8 @@ def test_hostile_documents_are_refused(folder, content):
 
 def test_the_package_has_no_call_that_could_run_what_it_reads():
     forbidden = {"eval", "exec", "pickle", "dill", "joblib", "shelve", "marshal", "extractall"}
-    unsafe = {("torch", "load"), ("yaml", "load"), ("yaml", "unsafe_load"), ("yaml", "full_load"), ("np", "load")}
+    unsafe = {("yaml", "load"), ("yaml", "unsafe_load"), ("yaml", "full_load")}
+    safe_if = {("torch", "load"): ("weights_only", True), ("np", "load"): ("allow_pickle", False)}
     for path in Path(remind.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Name):
@@ -342,6 +343,11 @@ def test_the_package_has_no_call_that_could_run_what_it_reads():
                 assert node.attr not in forbidden - {"eval"}, path  # model.eval() is another thing
                 if isinstance(node.value, ast.Name):
                     assert (node.value.id, node.attr) not in unsafe, path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                name = (getattr(node.func.value, "id", ""), node.func.attr)
+                given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+                key, value = safe_if.get(name, (None, None))
+                assert key is None or given.get(key) is value, path
             if isinstance(node, ast.Import | ast.ImportFrom):
                 imported = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
                 assert not forbidden & {part for name in imported for part in name.split(".")}, path

@@ -12,7 +12,8 @@ NO_SUBJECT = {"subject": None}
 
 def found(folder):
     spec = read_spec(folder / "cohort.yaml")
-    return problems(spec, *read_samples(folder, spec))
+    samples, place = read_samples(folder, spec)
+    return problems(spec, samples, str(place))
 
 
 def several(*changes):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from remind.cohort.batch import TabularShape
 from remind.encoders import ENCODERS
 from remind.errors import RemindError
 from remind.fusions import FUSIONS
+from remind.modalities.tabular import TabularShape
 from remind.objectives import OBJECTIVES
 from remind.registry import Registry
 

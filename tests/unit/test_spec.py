@@ -5,8 +5,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remind.cohort.spec import CohortSpec, SplitColumn, SplitShares, TabularModality, read_spec
+from remind.cohort.spec import CohortSpec, SplitColumn, SplitShares, read_spec
 from remind.errors import RemindError
+from remind.modalities.spec import TabularModality
 
 DOCUMENT = {
     "name": "clinic",

@@ -2,6 +2,7 @@
 
 import json
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,14 +12,20 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remind.cohort.batch import TabularInput, TabularShape
 from remind.cohort.cohort import load
-from remind.cohort.spec import TabularModality
-from remind.cohort.tabular import TabularTransform
 from remind.encoders.tabular import TabularEncoder
+from remind.modalities import Cells
+from remind.modalities.spec import TabularModality
+from remind.modalities.tabular import TabularInput, TabularShape, TabularTransform
 
 MODALITY = TabularModality(kind="tabular", columns=["age", "site", "smokes", "ward"], categorical=["ward"])
 SCHEMA = {"age": pl.Float64, "site": pl.String, "smokes": pl.Boolean, "ward": pl.Int64}
+
+
+def fit(samples, modality):
+    """The transform that these training rows teach."""
+    ids = [str(row) for row in range(samples.height)]
+    return TabularTransform.fit(Cells("table", modality, samples.select(modality.columns), ids, Path()), {})
 
 
 def table(*rows):
@@ -29,7 +36,7 @@ TRAINING = table([40.0, "b", True, 10], [60.0, "a", False, 2], [None, None, None
 
 
 def test_numbers_are_standardised_by_the_training_rows_and_categories_coded_in_their_order():
-    transform = TabularTransform.fit(TRAINING, MODALITY)
+    transform = fit(TRAINING, MODALITY)
     assert transform.shape == TabularShape(2, (3, 3))
     assert transform.categories == {"site": ["a", "b"], "ward": ["10", "2"]}
     made = transform.apply(table([70.0, "a", False, 10]))
@@ -41,14 +48,14 @@ def test_numbers_are_standardised_by_the_training_rows_and_categories_coded_in_t
 
 
 def test_unknown_categories_and_nulls_give_code_zero_and_no_known_one_does():
-    made = TabularTransform.fit(TRAINING, MODALITY).apply(
+    made = fit(TRAINING, MODALITY).apply(
         table([1.0, "c", True, 3], [1.0, None, True, None], [1.0, "", True, -2], [1.0, "b", True, 2])
     )
     assert made.codes.tolist() == [[0, 0], [0, 0], [0, 0], [2, 2]]
 
 
 def test_a_partly_missing_row_is_flagged_cell_by_cell():
-    made = TabularTransform.fit(TRAINING, MODALITY).apply(table([None, "a", True, 2], [60.0, "a", None, 2]))
+    made = fit(TRAINING, MODALITY).apply(table([None, "a", True, 2], [60.0, "a", None, 2]))
     assert made.observed.tolist() == [[False, True], [True, False]]
     assert made.numbers[0, 0] == made.numbers[1, 1] == 0
     assert made.numbers[1, 0] == 0  # the mean itself: only the flag tells it from an empty cell
@@ -57,7 +64,7 @@ def test_a_partly_missing_row_is_flagged_cell_by_cell():
 def fit_one(cells):
     """The transform of a table of one numeric column ``x``."""
     samples = pl.DataFrame({"x": pl.Series(cells, dtype=pl.Float64)})
-    return TabularTransform.fit(samples, TabularModality(kind="tabular", columns=["x"]))
+    return fit(samples, TabularModality(kind="tabular", columns=["x"]))
 
 
 @pytest.mark.parametrize(("value", "rows"), [(7.0, 2), (0.1, 3), (98.6, 700), (86400.1, 97), (74466.0786491899, 1371)])
@@ -82,7 +89,7 @@ def test_the_unit_of_a_column_does_not_matter(unit):
 
 def test_a_category_that_no_training_row_has_is_code_zero_everywhere():
     samples = pl.DataFrame({"x": pl.Series([None, None], dtype=pl.String)})
-    transform = TabularTransform.fit(samples, TabularModality(kind="tabular", columns=["x"]))
+    transform = fit(samples, TabularModality(kind="tabular", columns=["x"]))
     assert transform.shape == TabularShape(0, (1,))
     assert transform.apply(pl.DataFrame({"x": ["a", "b"]})).codes.tolist() == [[0], [0]]
 
@@ -118,7 +125,7 @@ def folder_of(path, rows, order):
 def learned(folder):
     """What a model would store of the training rows, as bytes."""
     cohort = load(folder)
-    transform = TabularTransform.fit(cohort.samples[cohort.rows("train")], cohort.spec.modalities["t"])
+    transform = fit(cohort.samples[cohort.rows("train")], cohort.spec.modalities["t"])
     return transform, json.dumps(transform.to_json()).encode()
 
 
@@ -150,9 +157,9 @@ def test_the_order_of_many_rows_changes_no_bit_of_mean_and_deviation():
     """Sums of floats depend on their order, and a hypothesis of a dozen rows seldom shows it."""
     rng = np.random.default_rng(0)
     cells, modality = 1e3 * rng.standard_normal(1000), TabularModality(kind="tabular", columns=["x"])
-    first = TabularTransform.fit(pl.DataFrame({"x": cells}), modality)
+    first = fit(pl.DataFrame({"x": cells}), modality)
     for _ in range(5):
-        assert TabularTransform.fit(pl.DataFrame({"x": rng.permutation(cells)}), modality) == first
+        assert fit(pl.DataFrame({"x": rng.permutation(cells)}), modality) == first
 
 
 SHAPES = {"numbers": st.integers(0, 9), "categories": st.lists(st.integers(1, 4), max_size=3)}
@@ -177,7 +184,7 @@ def test_the_encoder_equals_patches_projected_one_by_one(numbers, categories, se
     shape, dim = TabularShape(numbers, tuple(categories)), 5
     encoder = TabularEncoder(shape, dim, tokens=tokens, category_dim=3).double().eval()
     x = random_input(shape, rows)
-    made = encoder(x._replace(numbers=x.numbers.double()))
+    made = encoder(x._replace(numbers=x.numbers.double())).values
     assert made.shape == (rows, encoder.num_tokens, dim)
     count = 2 * numbers + 3 * len(categories)
     assert encoder.num_tokens <= min(tokens, count)
@@ -200,7 +207,7 @@ def test_an_empty_cell_is_not_the_mean():
     encoder = TabularEncoder(TabularShape(2, ()), 8).eval()
     full = TabularInput(torch.zeros(1, 2), torch.tensor([[True, True]]), torch.zeros(1, 0, dtype=torch.int64))
     part = full._replace(observed=torch.tensor([[True, False]]))
-    assert not torch.allclose(encoder(full), encoder(part))
+    assert not torch.allclose(encoder(full).values, encoder(part).values)
 
 
 def test_sixty_four_features_become_sixteen_patches_of_four():

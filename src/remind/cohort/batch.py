@@ -3,31 +3,16 @@
 Everything is a ``NamedTuple``: Fabric cannot move frozen dataclasses.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
-
-
-class TabularShape(NamedTuple):
-    """What an encoder of a table must know: how many numbers, and the size of each category's vocabulary."""
-
-    numbers: int
-    categories: tuple[int, ...]
-
-
-class TabularInput(NamedTuple):
-    """Rows of a table: standardised numbers (0 where the cell is empty), which cells were filled, category codes."""
-
-    numbers: Float[Tensor, "n f"]
-    observed: Bool[Tensor, "n f"]
-    codes: Int[Tensor, "n k"]
 
 
 class Packed(NamedTuple):
     """One modality's inputs, of the samples that have it, and the rows of the batch those are."""
 
-    inputs: TabularInput
+    inputs: Any  # of the kind's own type; or, as Ragged, what a frozen backbone makes of them
     rows: Int[Tensor, " n"]
 
 

@@ -1,7 +1,6 @@
 """Everything that can be wrong with a cohort, all at once, each with its rows and its mend."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,14 @@ from remind.cohort.spec import CohortSpec, SplitColumn
 from remind.cohort.splits import SPLITS
 from remind.cohort.table import availability, labels
 from remind.errors import rows, unknown
+from remind.modalities.spec import Modality
 
 LARGEST = 1e30  # what is larger would not survive being squared in single precision
+OUTSIDE = r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)"  # absolute, or up
 PLAIN = (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Null)
 
 
-def problems(spec: CohortSpec, samples: pl.DataFrame, place: Path) -> list[str]:
+def problems(spec: CohortSpec, samples: pl.DataFrame, place: str, *, labelled: bool = True) -> list[str]:
     """One sentence a problem; an empty list means the cohort is sound. Values are never quoted, rows are.
 
     A check that needs a column which is not there, or is of no use, is left out; the others are made.
@@ -39,7 +40,7 @@ def problems(spec: CohortSpec, samples: pl.DataFrame, place: Path) -> list[str]:
     found += [f"column {column!r} is of type {_kind(samples[column])}; use whole numbers or text." for column in odd]
     checks = (
         (_ids, {spec.id, spec.subject_column}),
-        (_label, {spec.label.column}),
+        *([(_label, {spec.label.column})] if labelled else []),
         (_cells, set()),
         (_split, {spec.subject_column, *split}),
     )
@@ -90,20 +91,37 @@ def _label(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
 
 def _cells(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:
     for name, modality in spec.modalities.items():
-        for column in modality.columns:
-            if column not in samples.columns:
-                continue
-            values = samples[column]
-            if not (values.dtype.is_numeric() or values.dtype in PLAIN):
-                yield f"modality {name!r}: column {column!r} is of type {_kind(values)}; use numbers, booleans or text."
-            elif values.dtype.is_float() and (beyond := _where((values.abs() > LARGEST).fill_null(False))):
-                yield (
-                    f"{rows(beyond)}: modality {name!r}, column {column!r} is infinite or beyond {LARGEST:g}; "
-                    "write a number or leave the cell empty."
-                )
-    inputs = {column for m in spec.modalities.values() for column in m.columns}
+        for column in modality.cells():
+            if column in samples.columns:
+                kind = _numbers if modality.kind == "tabular" else _words
+                yield from kind(name, modality, samples[column])
+    inputs = {column for m in spec.modalities.values() for column in m.cells()}
     if inputs <= set(samples.columns) and (nothing := _where(~availability(spec, samples).any(axis=1))):
         yield f"{rows(nothing)}: no modality at all is available; drop those samples."
+
+
+def _numbers(name: str, modality: Modality, values: pl.Series) -> Iterator[str]:
+    if not (values.dtype.is_numeric() or values.dtype in PLAIN):
+        yield f"modality {name!r}: column {values.name!r} is of type {_kind(values)}; use numbers, booleans or text."
+    elif values.dtype.is_float() and (beyond := _where((values.abs() > LARGEST).fill_null(False))):
+        yield (
+            f"{rows(beyond)}: modality {name!r}, column {values.name!r} is infinite or beyond {LARGEST:g}; "
+            "write a number or leave the cell empty."
+        )
+
+
+def _words(name: str, modality: Modality, values: pl.Series) -> Iterator[str]:
+    if values.dtype not in (pl.String, pl.Null):
+        wanted = "text" if modality.kind == "text" else "paths, as text"
+        yield f"modality {name!r}: column {values.name!r} is of type {_kind(values)}; a {modality.kind} needs {wanted}."
+    elif modality.kind != "text" and values.dtype == pl.String:
+        if blank := _where((values.str.strip_chars() == "").fill_null(False)):
+            yield f"{rows(blank)}: modality {name!r}, column {values.name!r} is a blank path; leave the cell null."
+        if outside := _where(values.str.contains(OUTSIDE).fill_null(False)):
+            yield (
+                f"{rows(outside)}: modality {name!r}, column {values.name!r} leads outside the cohort's folder; write "
+                "paths relative to it, or to the folder that 'root' names in cohort.yaml."
+            )
 
 
 def _split(spec: CohortSpec, samples: pl.DataFrame) -> Iterator[str]:

@@ -3,19 +3,22 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from remind.cohort.check import problems
 from remind.cohort.combination import GroupTable, distinct
-from remind.cohort.spec import CohortSpec, SplitColumn, read_spec
+from remind.cohort.spec import CohortSpec, SplitColumn, SplitShares, as_spec, read_spec
 from remind.cohort.splits import SPLITS, draw
-from remind.cohort.table import availability, labels, read_samples
+from remind.cohort.table import Frame, as_polars, availability, labels, read_samples
 from remind.errors import RemindError
+from remind.modalities import Cells
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,30 @@ class Cohort:
 
     spec: CohortSpec
     samples: pl.DataFrame
-    folder: Path | None = None
+    folder: Path = Path()
+    digests: Mapping[str, list[str | None]] | None = None  # SHA-256 of each file by modality, once all were opened
+
+    @property
+    def root(self) -> Path:
+        """Where the paths in its cells start."""
+        return self.folder / (self.spec.root or "")
+
+    def cells(self, name: str, rows: np.ndarray) -> Cells:
+        """The cells of one modality of some samples."""
+        modality = self.spec.modalities[name]
+        frame = self.samples[modality.cells()][rows]
+        return Cells(name, modality, frame, [self.ids[row] for row in rows], self.root)
+
+    def content(self, name: str) -> list[str | None]:
+        """What stands in one modality of each sample, as SHA-256; None where it is missing."""
+        if self.digests and name in self.digests:
+            return self.digests[name]
+        lines = self.samples[self.spec.modalities[name].cells()].rows()
+        there = self.available[:, self.modalities.index(name)]
+        return [
+            hashlib.sha256(json.dumps(line, default=str).encode()).hexdigest() if one else None
+            for line, one in zip(lines, there, strict=True)
+        ]
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -56,8 +82,8 @@ class Cohort:
 
     @cached_property
     def target(self) -> np.ndarray:
-        """Class index of each sample, ``int64 [n]``."""
-        return labels(self.spec, self.samples).to_numpy()
+        """Class index of each sample, ``int64 [n]``; -1 where a sample to be predicted has no label."""
+        return labels(self.spec, self.samples).fill_null(-1).to_numpy()
 
     @cached_property
     def split(self) -> np.ndarray:
@@ -89,29 +115,63 @@ class Cohort:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the spec and of every value it names: the same for the same cohort, in whatever row order."""
-        digest = hashlib.sha256(self.spec.model_dump_json().encode())
+        """SHA-256 of the spec, of every value it names, and of opened files; the same in whatever row order."""
+        digest = hashlib.sha256(self.spec.model_dump_json(exclude={"root"}).encode())
         for column in self.spec.columns():
             values = self.samples[column]
             if values.dtype.is_float():
                 digest.update(values.cast(pl.Float64).fill_null(math.nan).to_numpy().tobytes())
             else:
                 digest.update(json.dumps(values.cast(pl.String).to_list()).encode())
+        digest.update(json.dumps(self.digests).encode() if self.digests else b"")
         return digest.hexdigest()
 
 
-def load(folder: str | Path) -> Cohort:
-    """Read a cohort folder (``cohort.yaml`` and ``samples.parquet`` or ``samples.csv``) and check it.
+def load(source: str | Path | Frame, spec: Mapping[str, Any] | str | Path | None = None, *, root: str = ".") -> Cohort:
+    """Read a cohort and check it, all but its files, which are opened when they are needed.
+
+    Args:
+        source: a folder (``cohort.yaml`` and ``samples.parquet`` or ``samples.csv``), or a polars or pandas table.
+        spec: of a table: what ``cohort.yaml`` would say, or the path of one.
+        root: of a table: where the paths in it start.
 
     Raises:
         RemindError: if anything in it is wrong; names the file, the rows and the mend. ``remind cohort check`` lists
             every problem at once.
     """
-    folder = Path(folder)
-    spec = read_spec(folder / "cohort.yaml")
-    samples, place = read_samples(folder, spec)
-    if found := problems(spec, samples, place):
-        more = f" ({len(found) - 1} more: run 'remind cohort check {folder}'.)" if len(found) > 1 else ""
-        raise RemindError(found[0] + more)
+    if not isinstance(source, str | Path):
+        if spec is None:
+            raise RemindError(
+                "a table needs its spec: remind.load(table, {'name': ..., 'id': ..., 'label': ..., ...})."
+            )
+        return _sound(as_spec(spec), as_polars(source), "the table", Path(root))
+    if spec is not None:
+        raise RemindError(f"{source}: a folder brings its spec in cohort.yaml; give no other.")
+    folder = Path(source)
+    found = read_spec(folder / "cohort.yaml")
+    samples, place = read_samples(folder, found)
+    return _sound(found, samples, str(place), folder, f": run 'remind cohort check {folder}'")
+
+
+def unlabelled(spec: CohortSpec, samples: pl.DataFrame, root: Path) -> Cohort:
+    """Samples to be predicted, in their order: their row numbers as ids; no label, subject or split is needed.
+
+    Raises:
+        RemindError: if a column of a modality is not there or of no use, or a sample has no modality.
+    """
+    plain = spec.model_copy(update={"id": "row", "subject": None, "split": SplitShares()})
+    inputs = {column for modality in spec.modalities.values() for column in modality.cells()}
+    table = samples.select(column for column in samples.columns if column in inputs).with_columns(
+        pl.Series("row", [f"{row:0{len(str(len(samples)))}d}" for row in range(1, len(samples) + 1)]),
+        pl.lit(None, pl.String).alias(spec.label.column),
+    )
+    return _sound(plain, table, "the table", root, labelled=False)
+
+
+def _sound(
+    spec: CohortSpec, samples: pl.DataFrame, place: str, folder: Path, advice: str = "", *, labelled: bool = True
+) -> Cohort:
+    if found := problems(spec, samples, place, labelled=labelled):
+        raise RemindError(found[0] + (f" ({len(found) - 1} more{advice}.)" if len(found) > 1 else ""))
     by_id = samples[spec.id].cast(pl.String).arg_sort()
     return Cohort(spec, samples[list(spec.columns())][by_id], folder)

@@ -1,18 +1,14 @@
 """``cohort.yaml``: what the columns of the sample table are."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from remind.documents import read_yaml
+from remind.documents import Document, read_yaml
 from remind.errors import RemindError, explain
-
-
-class Spec(BaseModel):
-    """Frozen, and unknown keys are errors: a misspelt key must never be ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from remind.modalities.spec import Modality
 
 
 def _as_text(value: Any) -> str:
@@ -21,7 +17,7 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-class Label(Spec):
+class Label(Document):
     """The column to predict and its classes, in the order of their indices."""
 
     column: str
@@ -34,23 +30,7 @@ class Label(Spec):
         return self
 
 
-class TabularModality(Spec):
-    """Some columns of the sample table: numbers, booleans and categories. Missing only if all of them are null."""
-
-    kind: Literal["tabular"]
-    columns: Annotated[list[str], Field(min_length=1)]
-    categorical: list[str] = []  # columns whose numbers are codes, not quantities
-
-    @model_validator(mode="after")
-    def _columns(self) -> "TabularModality":
-        if len(set(self.columns)) < len(self.columns):
-            raise ValueError("a column is listed twice")
-        if stray := sorted(set(self.categorical) - set(self.columns)):
-            raise ValueError(f"categorical names {stray[0]!r}, which is not among its columns")
-        return self
-
-
-class SplitShares(Spec):
+class SplitShares(Document):
     """Draw the split by subject, stratified by label and combination."""
 
     train: float = Field(default=0.7, gt=0)
@@ -65,22 +45,23 @@ class SplitShares(Spec):
         return self
 
 
-class SplitColumn(Spec):
+class SplitColumn(Document):
     """The cohort brings its split in a column of ``train``, ``validation`` and ``test``."""
 
     column: str
 
 
-class CohortSpec(Spec):
+class CohortSpec(Document):
     """The whole of ``cohort.yaml``."""
 
     name: Annotated[str, Field(pattern=r"^[^/\\\n]*[^/\\\n.][^/\\\n]*$")]
     id: str
     subject: str | None = None
     label: Label
-    modalities: Annotated[dict[str, TabularModality], Field(min_length=1)]
+    modalities: Annotated[dict[str, Modality], Field(min_length=1)]
     split: SplitShares | SplitColumn = SplitShares()
     tail_below: float = Field(default=0.15, gt=0, lt=1)
+    root: str | None = None  # the folder that paths start from; default: the cohort's own
 
     @field_validator("split", mode="wrap")
     @classmethod
@@ -100,7 +81,7 @@ class CohortSpec(Spec):
         for name, modality in self.modalities.items():
             if not name or set("+ /.") & set(name):
                 raise ValueError(f"modality name {name!r} must not be empty or hold '+', '/', '.' or a space")
-            for column in modality.columns:
+            for column in modality.cells():
                 if column in outside:
                     raise ValueError(f"modality {name!r} lists column {column!r}, which is {outside[column]}")
         return self
@@ -113,10 +94,24 @@ class CohortSpec(Spec):
     def columns(self) -> dict[str, str]:
         """Every column the spec names, once, and what names it first."""
         named = [("id", self.id), ("subject", self.subject_column), ("label", self.label.column)]
-        named += [(f"modality {name!r}", c) for name, modality in self.modalities.items() for c in modality.columns]
+        named += [(f"modality {name!r}", c) for name, modality in self.modalities.items() for c in modality.cells()]
         if isinstance(self.split, SplitColumn):
             named.append(("split", self.split.column))
         return {column: role for role, column in reversed(named)}
+
+
+def as_spec(given: Mapping[str, Any] | str | Path) -> CohortSpec:
+    """A spec from what ``cohort.yaml`` would say, or from the path of one.
+
+    Raises:
+        RemindError: if it does not fit the schema; names the key.
+    """
+    if isinstance(given, str | Path):
+        return read_spec(Path(given))
+    try:
+        return CohortSpec.model_validate(given)
+    except ValidationError as error:
+        raise explain("the spec", error, CohortSpec) from None
 
 
 def read_spec(path: Path) -> CohortSpec:

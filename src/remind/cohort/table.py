@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -13,8 +13,32 @@ import yaml
 
 from remind.cohort.spec import CohortSpec
 from remind.errors import RemindError
+from remind.modalities.spec import Modality
 
 NULL_WORDS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
+
+
+@runtime_checkable
+class Frame(Protocol):
+    """A table in memory: polars', pandas', or any other that speaks Arrow."""
+
+    def __len__(self) -> int: ...
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+def as_polars(table: Frame) -> pl.DataFrame:
+    """The table as polars has it; NaN becomes null.
+
+    Raises:
+        RemindError: if it is not such a table, or a library it needs for that is not installed.
+    """
+    try:
+        frame = pl.DataFrame(table)
+    except ImportError:
+        raise RemindError("a pandas table needs pyarrow to be read: pip install pyarrow.") from None
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise RemindError(f"the table cannot be read ({type(error).__name__}); pass one of polars or pandas.") from None
+    return frame.with_columns(pl.selectors.float().fill_nan(None))
 
 
 def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
@@ -31,7 +55,8 @@ def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
         if place == parquet:
             frame = pl.read_parquet(place.read_bytes())
         else:
-            as_text = dict.fromkeys((spec.id, spec.subject_column, spec.label.column), pl.String)
+            words = [c for m in spec.modalities.values() if m.kind != "tabular" for c in m.cells()]
+            as_text = dict.fromkeys((spec.id, spec.subject_column, spec.label.column, *words), pl.String)
             frame = pl.read_csv(
                 place.read_bytes(),  # not the path, in which polars would read * and [ as patterns
                 null_values=NULL_WORDS,
@@ -77,12 +102,18 @@ def write_cohort(
 
 
 def availability(spec: CohortSpec, samples: pl.DataFrame) -> np.ndarray:
-    """Which modalities each sample has, ``bool [n, m]``: a tabular one is missing only if all its cells are null."""
+    """Which modalities each sample has, ``bool [n, m]``: one is missing if all its cells are null, or blank text."""
     masks = [
-        np.any([samples[column].is_not_null().to_numpy() for column in modality.columns], axis=0)
+        np.any([_given(modality, samples[column]).to_numpy() for column in modality.cells()], axis=0)
         for modality in spec.modalities.values()
     ]
     return np.stack(masks, axis=1).reshape(samples.height, len(spec.modalities))
+
+
+def _given(modality: Modality, cells: pl.Series) -> pl.Series:
+    if modality.kind == "text" and cells.dtype == pl.String:
+        return (cells.str.strip_chars() != "").fill_null(False)
+    return cells.is_not_null()
 
 
 def labels(spec: CohortSpec, samples: pl.DataFrame) -> pl.Series:

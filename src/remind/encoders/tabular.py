@@ -3,13 +3,13 @@
 import math
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
-from remind.cohort.batch import TabularInput, TabularShape
 from remind.encoders import Encoder
+from remind.modalities.tabular import TabularInput, TabularShape
 from remind.registry import Positive, Share
+from remind.types import Ragged
 
 
 class TabularEncoder(Encoder):
@@ -30,6 +30,7 @@ class TabularEncoder(Encoder):
         dropout: Share = 0.25,
     ) -> None:
         super().__init__()
+        self.backbone, self.frozen = None, False
         self.categories = nn.ModuleList(nn.Embedding(size, category_dim) for size in shape.categories)
         features = 2 * shape.numbers + category_dim * len(shape.categories)
         self.patch = math.ceil(features / min(tokens, features))
@@ -38,12 +39,12 @@ class TabularEncoder(Encoder):
         self.bias = nn.Parameter(torch.randn(self.num_tokens, dim) * 0.02)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, inputs: TabularInput) -> Float[Tensor, "n l d"]:
-        """Tokens of the samples that have the table."""
+    def forward(self, inputs: TabularInput) -> Ragged:
+        """Tokens ``[n, l, d]`` of the samples that have the table."""
         flags = (~inputs.observed).to(inputs.numbers)
         interleaved = torch.stack([inputs.numbers, flags], dim=-1).flatten(1)
         embedded = [table(codes) for table, codes in zip(self.categories, inputs.codes.unbind(1), strict=True)]
         features = torch.cat([interleaved, *embedded], dim=1)
         features = F.pad(features, (0, self.num_tokens * self.patch - features.shape[1]))
         patches = features.unflatten(1, (self.num_tokens, self.patch))
-        return self.dropout(torch.einsum("nlp,lpd->nld", patches, self.weight) + self.bias)
+        return Ragged(self.dropout(torch.einsum("nlp,lpd->nld", patches, self.weight) + self.bias))

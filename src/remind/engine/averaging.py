@@ -11,24 +11,24 @@ class WeightAverage:
     """Exponential moving average of a model's parameters (Polyak averaging); ``decay=0`` follows them exactly."""
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
-        self.parameters = dict(model.named_parameters())
-        self.decay = decay
-        self.restart()
+        self.model, self.decay = model, decay
+        self.mean: dict[str, Tensor] = {}
 
     def restart(self) -> None:
-        """Begin again at the model's present weights."""
-        self.mean = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        """Begin again at the model's present weights, with those that learn now."""
+        self.mean = {name: weight.detach().clone() for name, weight in self._learned().items()} if self.decay else {}
 
     @torch.no_grad()
     def update(self) -> None:
         """After an optimiser step."""
-        for name, parameter in self.parameters.items():
-            self.mean[name].lerp_(parameter, 1 - self.decay)
+        if self.decay:
+            for name, weight in self._learned().items():
+                self.mean[name].lerp_(weight, 1 - self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The model has the mean weights inside, its own outside."""
-        own = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        own = {name: weight.detach().clone() for name, weight in self._learned().items()} if self.decay else {}
         self._write(self.mean)
         try:
             yield
@@ -40,7 +40,11 @@ class WeightAverage:
         for name, tensor in mean.items():
             self.mean[name].copy_(tensor)
 
+    def _learned(self) -> dict[str, nn.Parameter]:
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
     @torch.no_grad()
     def _write(self, weights: dict[str, Tensor]) -> None:
-        for name, parameter in self.parameters.items():
-            parameter.copy_(weights[name])
+        learned = self._learned()
+        for name, weight in weights.items():
+            learned[name].copy_(weight)

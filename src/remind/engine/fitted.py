@@ -1,9 +1,10 @@
 """A fitted model and all it needs to be used elsewhere: what it learned of the data, and its weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,23 +12,28 @@ import torch
 from torch import nn
 
 from remind.cohort.batch import Batch
-from remind.cohort.cohort import Cohort
+from remind.cohort.cohort import Cohort, unlabelled
 from remind.cohort.combination import Combination, GroupTable
 from remind.cohort.dataset import CohortDataset
 from remind.cohort.spec import CohortSpec
 from remind.cohort.splits import SPLITS
-from remind.cohort.tabular import TabularTransform
+from remind.cohort.survey import admit
+from remind.cohort.table import Frame, as_polars
 from remind.config import Recipe
 from remind.encoders import ENCODERS
 from remind.engine.bundle import read_bundle, write_bundle
-from remind.errors import RemindError
+from remind.engine.device import to_device
+from remind.engine.feature_store import FeatureStore, Inputs
+from remind.engine.watch import Silence, Watch
+from remind.errors import RemindError, unknown
 from remind.fusions import FUSIONS
 from remind.methods import method
+from remind.modalities import TRANSFORMS, Transform
 from remind.model import Model
+from remind.pretrained import RANDOM
 from remind.types import Output
 
 FORMAT = 1
-CHUNK = 512  # samples a forward pass of prediction
 
 
 @dataclass
@@ -37,14 +43,22 @@ class FittedModel:
     recipe: Recipe
     spec: CohortSpec
     groups: GroupTable
-    transforms: Mapping[str, TabularTransform]
+    transforms: Mapping[str, Transform]
     model: Model
 
     @classmethod
     def create(cls, cohort: Cohort, recipe: Recipe) -> "FittedModel":
         """An untrained model for a cohort; statistics come from its training rows only."""
-        training = cohort.samples[cohort.rows("train")]
-        transforms = {name: TabularTransform.fit(training, m) for name, m in cohort.spec.modalities.items()}
+        for name in recipe.modalities:
+            if name not in cohort.spec.modalities:
+                raise RemindError(f"the recipe's modalities: {unknown('modality', name, cohort.modalities)}")
+        training, transforms = cohort.rows("train"), {}
+        for place, (name, modality) in enumerate(cohort.spec.modalities.items()):
+            having = training[cohort.available[training, place]]
+            if not len(having):
+                raise RemindError(f"{cohort.spec.name}: no training sample has modality {name!r}; leave it out.")
+            settings = recipe.encoder_settings(name, modality.kind)
+            transforms[name] = TRANSFORMS.get(modality.kind).fit(cohort.cells(name, having), settings)
         model = build_model(recipe, cohort.spec, cohort.groups, transforms)
         return cls(recipe, cohort.spec, cohort.groups, transforms, model)
 
@@ -53,27 +67,38 @@ class FittedModel:
         """Class names, in the order of ``predict_proba``'s columns."""
         return self.spec.label.classes
 
-    def predict_proba(self, cohort: Cohort) -> np.ndarray:
-        """Class probabilities of every sample, ``float64 [n, c]``, in the order of ``cohort.ids``."""
+    def predict_proba(self, samples: Cohort | Frame, *, root: str | Path = ".") -> np.ndarray:
+        """Class probabilities ``float64 [n, c]``, in the order of ``cohort.ids``, or of a table's rows.
+
+        A table needs no label, id, subject or split; ``root`` is where paths in it start.
+        """
+        cohort = samples if isinstance(samples, Cohort) else unlabelled(self.spec, as_polars(samples), Path(root))
         frame = self.predictions(cohort, np.arange(len(cohort)))
         return frame.select(probability_columns(self.classes_)).to_numpy()
 
-    def predict(self, cohort: Cohort) -> list[str]:
+    def predict(self, samples: Cohort | Frame, *, root: str | Path = ".") -> list[str]:
         """The most probable class of every sample."""
-        return [self.classes_[place] for place in self.predict_proba(cohort).argmax(axis=1)]
+        return [self.classes_[place] for place in self.predict_proba(samples, root=root).argmax(axis=1)]
 
-    def predictions(self, cohort: Cohort, rows: np.ndarray) -> pl.DataFrame:
-        """One line a sample: id, split, combination, group (-1: unseen in training), target, probabilities, gate."""
+    def predictions(self, cohort: Cohort, rows: np.ndarray, store: FeatureStore | None = None) -> pl.DataFrame:
+        """One line a sample: id, split, combination, group (-1: unseen in training), target, probabilities, gate.
+
+        With a ``store``, backbones run only on inputs whose features are not there yet.
+        """
         if cohort.classes != self.classes_:
             raise RemindError(
                 f"{cohort.spec.name}: its classes ({', '.join(cohort.classes)}) are not those the model was trained on "
                 f"({', '.join(self.classes_)})."
             )
-        dataset = CohortDataset(cohort, rows, self.transforms, self.groups)
-        kept = [
-            (output.logits.double().cpu(), output.fused.routing.uncertainty.cpu(), output.fused.routing.opened.cpu())
-            for _, output in forward(self.model, dataset)
-        ]
+        cohort = self.admit(cohort)
+        dataset = self.dataset(cohort, rows)
+        with evaluating(self.model):
+            if store:
+                self.encode_once(cohort, [dataset], store, Silence())
+            kept = [
+                (out.logits.double().cpu(), out.fused.routing.uncertainty.cpu(), out.fused.routing.opened.cpu())
+                for _, out in forward(self.model, dataset, size=self.recipe.train.batch_size)
+            ]
         logits, uncertainty, opened = (torch.cat(parts) for parts in zip(*kept, strict=True))
         masks = cohort.available[rows]
         probabilities = logits.softmax(1).numpy()
@@ -90,6 +115,49 @@ class FittedModel:
                 "opened": opened.numpy(),
             }
         )
+
+    def dataset(self, cohort: Cohort, rows: np.ndarray) -> CohortDataset:
+        """Batches of some samples.
+
+        Raises:
+            RemindError: if the cohort's modalities are not those the model was trained on.
+        """
+        dataset = CohortDataset(cohort, rows, self.transforms, self.groups)
+        for name, modality in self.spec.modalities.items():
+            if (kind := cohort.spec.modalities[name].kind) != modality.kind:
+                raise RemindError(
+                    f"{cohort.spec.name}: modality {name!r} is of kind {kind}; the model knows it as {modality.kind}."
+                )
+        return dataset
+
+    def admit(self, cohort: Cohort) -> Cohort:
+        """The cohort with its files opened, under the recipe's rules for those that cannot be read."""
+        data = self.recipe.data
+        return admit(cohort, unreadable=data.unreadable, budget=data.budget, workers=data.workers)
+
+    def store(self, folder: Path) -> FeatureStore | None:
+        """A store of features as the recipe wants it; None if it wants none."""
+        data = self.recipe.data
+        if data.features == "none":
+            return None
+        return FeatureStore(folder, precision=data.features, workers=data.workers)
+
+    def encode_once(self, cohort: Cohort, datasets: Sequence[CohortDataset], store: FeatureStore, watch: Watch) -> None:
+        """Give the datasets features in place of inputs, wherever a backbone is frozen."""
+        for name, encoder in zip(self.model.modalities, self.model.encoders, strict=True):
+            backbone = encoder.backbone
+            if backbone is None or any(parameter.requires_grad for parameter in backbone.parameters()):
+                continue
+            settings = self.recipe.encoder_settings(name, self.spec.modalities[name].kind)
+            data = {key: value for key, value in self.transforms[name].to_json().items() if key != "notes"}
+            shelf = store.shelf(name, backbone, {"transform": data, "settings": _of_backbone(settings)})
+            rows = np.concatenate([dataset.rows.numpy() for dataset in datasets])
+            content = cohort.content(name)
+            having = rows[[content[row] is not None for row in rows]]
+            read = self.transforms[name].reader(cohort.cells(name, having))
+            shelf.fill(Inputs([str(content[row]) for row in having], read), watch)
+            for dataset in datasets:
+                dataset.readers[name] = shelf.reader([content[row] for row in dataset.rows.tolist()])
 
     def save(self, folder: Path) -> None:
         """Write everything into a bundle."""
@@ -115,21 +183,35 @@ class FittedModel:
         recipe = Recipe.model_validate(document["recipe"])
         spec = CohortSpec.model_validate(document["spec"])
         groups = GroupTable.from_json(document["groups"])
-        transforms = {name: TabularTransform.from_json(data) for name, data in document["transforms"].items()}
-        model = build_model(recipe, spec, groups, transforms)
+        transforms = {
+            name: TRANSFORMS.get(modality.kind).from_json(document["transforms"][name])
+            for name, modality in spec.modalities.items()
+        }
+        model = build_model(recipe, spec, groups, transforms, weights=RANDOM)
         model.load_state_dict(tensors)
+        model.requires_grad_(False)
         return cls(recipe, spec, groups, transforms, model)
 
 
 def build_model(
-    recipe: Recipe, spec: CohortSpec, groups: GroupTable, transforms: Mapping[str, TabularTransform]
+    recipe: Recipe,
+    spec: CohortSpec,
+    groups: GroupTable,
+    transforms: Mapping[str, Transform],
+    *,
+    weights: str | None = None,
 ) -> Model:
-    """A model of the recipe's sizes for a cohort's modalities, groups and classes."""
+    """A model of the recipe's sizes for a cohort's modalities, groups and classes.
+
+    ``weights`` says where every pretrained encoder's come from, in place of what the recipe says.
+    """
     fusion, dim = method(recipe.method).fusion, recipe.model.dim
-    encoders = [
-        ENCODERS.build(modality.kind, transforms[name].shape, dim, **recipe.encoders.get(modality.kind, {}))
-        for name, modality in spec.modalities.items()
-    ]
+    encoders = []
+    for name, modality in spec.modalities.items():
+        settings = recipe.encoder_settings(name, modality.kind)
+        if weights and "weights" in settings:
+            settings["weights"] = weights
+        encoders.append(ENCODERS.build(modality.kind, transforms[name].shape, dim, **settings))
     return Model(
         tuple(spec.modalities),
         encoders,
@@ -140,6 +222,11 @@ def build_model(
         shares=torch.from_numpy(groups.shares),
         imputation=recipe.model.imputation,
     )
+
+
+def _of_backbone(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What shapes features, but for the weights, which have a checksum of their own."""
+    return {key: value for key, value in settings.items() if key not in ("weights", "frozen", "dropout")}
 
 
 def probability_columns(classes: list[str]) -> list[str]:
@@ -160,17 +247,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def forward(model: nn.Module, dataset: CohortDataset) -> Iterator[tuple[Batch, Output]]:
-    """Run a model over a data set, in order, without gradients."""
+def forward(model: nn.Module, dataset: CohortDataset, *, size: int) -> Iterator[tuple[Batch, Output]]:
+    """What a model makes of all the samples, in their order, ``size`` at a time."""
     device = next(model.parameters()).device
     with evaluating(model):
-        for chunk in torch.arange(len(dataset)).split(CHUNK):
+        for chunk in torch.arange(len(dataset)).split(size):
             batch = to_device(dataset.__getitems__(chunk.tolist()), device)
             yield batch, model(batch)
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch, moved."""
-    from lightning_fabric.utilities.apply_func import move_data_to_device
-
-    return move_data_to_device(batch, device)

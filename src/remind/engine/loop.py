@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 
 from remind.cohort.batch import Batch
 from remind.cohort.cohort import Cohort
-from remind.cohort.dataset import CohortDataset
 from remind.cohort.sampler import BucketSampler
+from remind.cohort.splits import SPLITS
+from remind.cohort.survey import admit
 from remind.config import Recipe
 from remind.engine.averaging import WeightAverage
 from remind.engine.checkpoint import (
@@ -41,22 +42,35 @@ from remind.objectives import OBJECTIVES, Loss, Objective
 PARTS = ("model", "average", "best", "objective", "optimizer", "rng")
 
 
-def train(cohort: Cohort, recipe: Recipe, out: Path, watch: Watch | None = None) -> FittedModel:
+def train(cohort: Cohort, recipe: Recipe, out: Path, store: Path, watch: Watch | None = None) -> FittedModel:
     """Train into a run folder: from where it stands, or not at all if it is finished.
 
+    What is computed of the cohort's files, and may serve other runs, goes into the folder ``store``.
+
     Raises:
-        RemindError: if the folder is another run's, a checkpoint is damaged, or a loss is not finite.
+        RemindError: if files cannot be read, the folder is another run's, a checkpoint is damaged, or a loss is not
+            finite.
     """
-    folder = RunFolder(out)
+    folder, watch = RunFolder(out), watch or Silence()
     if recipe.train.device == "cuda" and not torch.cuda.is_available():
         raise RemindError("train.device: there is no cuda device here; use cpu or auto.")
+    folder.refuse_strangers()
+    cohort = admit(
+        cohort,
+        unreadable=recipe.data.unreadable,
+        budget=recipe.data.budget,
+        workers=recipe.data.workers,
+        quarantine=folder.quarantine,
+        cache=store,
+        progress=watch.opening,
+    )
     config = {"recipe": recipe.model_dump(mode="json"), "cohort": cohort.spec.name, "fingerprint": cohort.fingerprint}
     folder.refuse_other(config)
     if folder.finished:
         folder.drop_checkpoint()  # of a run that was killed when all but that was done
     else:
         with _threads(recipe.train.threads):
-            training = Training(cohort, recipe, folder, watch or Silence())  # what is wrong shows before a file is made
+            training = Training(cohort, recipe, folder, store, watch)  # what is wrong shows before a file is made
             with folder.claimed(config):
                 training.run()
     return FittedModel.load(folder.model)
@@ -78,17 +92,18 @@ class Training:
 
     optimizer: Any  # Fabric's wrapper, a new one each stage
 
-    def __init__(self, cohort: Cohort, recipe: Recipe, folder: RunFolder, watch: Watch) -> None:
+    def __init__(self, cohort: Cohort, recipe: Recipe, folder: RunFolder, store: Path, watch: Watch) -> None:
         self.cohort, self.folder, self.watch = cohort, folder, watch
         self.settings, self.stages = recipe.train, recipe.check().stages
         self.fabric = Fabric(accelerator=self.settings.device, devices=1, precision=self.settings.precision)
         self.fabric.seed_everything(recipe.seed, verbose=False)
         self.fitted = FittedModel.create(cohort, recipe)
-        groups, transforms = self.fitted.groups, self.fitted.transforms
-        self.training = CohortDataset(cohort, cohort.rows("train"), transforms, groups)
-        self.validation = CohortDataset(cohort, cohort.rows("validation"), transforms, groups)
-        self.judged = np.sort(np.concatenate([cohort.rows("validation"), cohort.rows("test")]))
-        CohortDataset(cohort, self.judged, transforms, groups)  # what is wrong with it must show now, not in the end
+        groups = self.fitted.groups
+        self.store = self.fitted.store(store)
+        self.training = self.fitted.dataset(cohort, cohort.rows("train"))
+        self.validation = self.fitted.dataset(cohort, cohort.rows("validation"))
+        self.judged = np.flatnonzero(cohort.split != SPLITS.index("train"))
+        self.fitted.dataset(cohort, self.judged)  # what is wrong with it must show now, not in the end
         self.model = self.fabric.setup_module(self.fitted.model)
         self.objective = _objective(recipe, torch.tensor(groups.counts)).to(self.fabric.device)
         self.sampler = BucketSampler(
@@ -122,22 +137,33 @@ class Training:
         stage, model = self.stages[self.standing.stage], self.fitted.model
         if stage.specialise:
             model.fusion.specialise()
-        model.encoders.requires_grad_(stage.encoders)
+        for encoder in model.encoders:
+            encoder.requires_grad_(stage.encoders)
+            if encoder.frozen:
+                encoder.backbone.requires_grad_(False)
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         lr = self.settings.lr * (self.settings.later_lr if self.standing.stage else 1.0)
         optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=self.settings.weight_decay, fused=True)
         self.optimizer = self.fabric.setup_optimizers(optimizer)
         self.schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.settings.lr_step, self.settings.lr_gamma)
+        self.average.restart()
+        if self.store:
+            model.eval()
+            self.fitted.encode_once(self.cohort, [self.training, self.validation], self.store, self.watch)
 
     def _epoch(self) -> None:
         """What is left of an epoch, its validation, and the next stage when its time has come."""
         self.model.train()
-        if not self.stages[self.standing.stage].encoders:
-            self.fitted.model.encoders.eval()  # frozen: what they give no longer changes, not even by dropout
+        for encoder in self.fitted.model.encoders:  # what is frozen gives the same each time, dropout or not
+            if not self.stages[self.standing.stage].encoders:
+                encoder.eval()
+            elif encoder.frozen:
+                encoder.backbone.eval()
         loader = DataLoader(
             self.training,
             batch_sampler=self.sampler,
             collate_fn=_as_is,
+            num_workers=self.fitted.recipe.data.workers,
             generator=torch.Generator(),  # its own: else drawing batches would advance the one that dropout uses
         )
         for batch in loader:
@@ -181,7 +207,9 @@ class Training:
         """Score the epoch, write it into the history, remember the weights if they are the best so far."""
         standing, stage = self.standing, self.stages[self.standing.stage]
         with self.average.applied():
-            found = validate(self.model, self.validation, focal_gamma=self.settings.focal_gamma)
+            found = validate(
+                self.model, self.validation, size=self.settings.batch_size, focal_gamma=self.settings.focal_gamma
+            )
             score = found.score(self.settings.select)
             better = not math.isnan(score) and (standing.best is None or score > standing.best)
             if better:
@@ -215,7 +243,6 @@ class Training:
         """Go on from this stage's best weights; the next stage is judged by its own epochs."""
         self._need_score()
         self.fitted.model.load_state_dict(self.best)
-        self.average.restart()
         self.standing.stage += 1
         if self.standing.stage < len(self.stages):
             self.standing.epoch = self.standing.stale = 0
@@ -261,11 +288,11 @@ class Training:
         self.standing = Standing(**document["standing"])
         self.sampler.load_state_dict(document["sampler"])
         self.fitted.model.load_state_dict(parts["model"])
-        self.average.load_state_dict(parts["average"])
         self.objective.load_state_dict(parts["objective"])
         self.best = parts["best"]
         if self.standing.stage < len(self.stages):
             self._prepare_stage()
+            self.average.load_state_dict(parts["average"])
             load_optimizer_state(self.optimizer.optimizer, parts["optimizer"], document["optimizer"])
             self.schedule.load_state_dict(document["schedule"])
         load_rng_state(parts["rng"], self.fabric.device)
@@ -277,7 +304,7 @@ class Training:
         selection = {"rule": self.settings.select, "score": standing.best, **standing.selected}
         self.folder.write_json("selection", selection)
         self.fitted.save(self.folder.model)
-        self.folder.write_table("predictions", self.fitted.predictions(self.cohort, self.judged))
+        self.folder.write_table("predictions", self.fitted.predictions(self.cohort, self.judged, self.store))
         self.folder.drop_checkpoint()
 
 

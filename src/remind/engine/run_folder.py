@@ -34,6 +34,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.model = path / "checkpoint" / "model"  # the selected model: there only when the run is finished
+        self.quarantine = path / "quarantine.csv"  # files that cannot be read, if there are any
         self.last = path / "checkpoint" / "last"  # where training stands
 
     @property
@@ -65,17 +66,26 @@ class RunFolder:
         finally:
             lock.release()
 
+    def refuse_strangers(self) -> None:
+        """Nothing, if the folder is free or is a run's.
+
+        Raises:
+            RemindError: if it is something else.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RemindError(f"{self.path}: is a file; name a folder for the run.")
+        own = {".lock", ".config.yaml.tmp", self.quarantine.name}
+        there = {place.name for place in self.path.iterdir()} if self.path.exists() else set()
+        if "config.yaml" not in there and there - own:
+            raise RemindError(f"{self.path}: is not empty and is not a run; name another folder.")
+
     def refuse_other(self, config: Mapping[str, Any]) -> None:
         """Nothing, if the folder is free or belongs to this configuration.
 
         Raises:
-            RemindError: if it is something else's; names what differs.
+            RemindError: if it is another run's; names what differs.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise RemindError(f"{self.path}: is a file; name a folder for the run.")
         if not (self.path / "config.yaml").exists():
-            if self.path.exists() and {place.name for place in self.path.iterdir()} - {".lock", ".config.yaml.tmp"}:
-                raise RemindError(f"{self.path}: is not empty and is not a run; name another folder.")
             return
         there = self.config()
         if differences := sorted(_differences(there, config)):

@@ -25,9 +25,9 @@ class Validation(NamedTuple):
         return -self.loss if select == "loss" else self.macro_auroc
 
 
-def validate(model: nn.Module, dataset: CohortDataset, *, focal_gamma: float) -> Validation:
-    """Run the model over the validation split."""
-    logits = torch.cat([output.logits for _, output in forward(model, dataset)]).double().cpu()
+def validate(model: nn.Module, dataset: CohortDataset, *, size: int, focal_gamma: float) -> Validation:
+    """Run the model over the validation split, ``size`` samples at a time."""
+    logits = torch.cat([output.logits for _, output in forward(model, dataset, size=size)]).double().cpu()
     target = dataset.target
     correct = (logits.argmax(1) == target).numpy()
     loss = float(focal_loss(logits, target, gamma=focal_gamma).mean())

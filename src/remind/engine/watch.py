@@ -22,6 +22,15 @@ class Watch(Protocol):
     def begin(self, title: str, steps: int) -> None:
         """Training is about to take at most this many steps."""
 
+    def note(self, sentence: str) -> None:
+        """Something a user should know; no patient's value is in it."""
+
+    def opening(self, done: int, total: int) -> None:
+        """So many files of the cohort have been opened."""
+
+    def encoding(self, modality: str, done: int, total: int) -> None:
+        """So many inputs have gone through a frozen encoder."""
+
     def step(self, done: int) -> None:
         """So many steps are done."""
 
@@ -36,6 +45,12 @@ class Silence:
     """Watches nothing."""
 
     def begin(self, title: str, steps: int) -> None: ...  # noqa: D102
+
+    def note(self, sentence: str) -> None: ...  # noqa: D102
+
+    def opening(self, done: int, total: int) -> None: ...  # noqa: D102
+
+    def encoding(self, modality: str, done: int, total: int) -> None: ...  # noqa: D102
 
     def step(self, done: int) -> None: ...  # noqa: D102
 

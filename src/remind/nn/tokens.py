@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from remind.types import Tokens
+from remind.types import Ragged, Tokens
 
 
 def padding(tokens: Tokens) -> Bool[Tensor, "b t"]:
@@ -27,7 +28,7 @@ def mean_token(tokens: Tokens) -> Float[Tensor, "b d"]:
 
 
 def pack(
-    encoded: Sequence[tuple[Float[Tensor, "_ _ d"], Int[Tensor, " _"]]],
+    encoded: Sequence[tuple[Ragged, Int[Tensor, " _"]]],
     available: Bool[Tensor, "b m"],
     lengths: Sequence[int],
     imputed: Float[Tensor, "b d"] | None,
@@ -37,26 +38,44 @@ def pack(
     Args:
         encoded: for every modality, the tokens of the samples that have it and the rows of the batch they belong to.
         available: which modalities each sample has.
-        lengths: how many tokens each modality has.
+        lengths: how many tokens each modality stands for where it is missing.
         imputed: one vector a sample that stands for every token of every missing modality (Eq. 7's ``B_k``,
             collapsed: one token with ``log_count = log c`` in place of ``c`` copies), or None for no such token.
     """
     batch, device = len(available), available.device
     size = torch.tensor(lengths, device=device)
-    observed = available * size
+    missing = (~available * size).sum(1)
+    observed = _observed(encoded, available)
     start = observed.cumsum(1) - observed
     used = observed.sum(1)
-    extra = 0 if imputed is None else 1
-    width = int(used.max()) + extra
-    dtype = encoded[0][0].dtype
-    values = torch.zeros(batch, width, encoded[0][0].shape[-1], dtype=dtype, device=device)
-    log_count = torch.where(torch.arange(width, device=device) < used[:, None], 0.0, -math.inf).to(dtype)
+    width = int(used.max()) + (imputed is not None)
+    dtype = reduce(torch.promote_types, (tokens.values.dtype for tokens, _ in encoded))
+    values = torch.zeros(batch, width, encoded[0][0].values.shape[-1], dtype=dtype, device=device)
+    log_count = torch.where(torch.arange(width, device=device) < used[:, None], 0.0, -math.inf)
+    log_count = log_count.to(torch.promote_types(dtype, torch.float32))
     for modality, (tokens, rows) in enumerate(encoded):
-        place = start[rows, modality, None] + torch.arange(lengths[modality], device=device)
-        values = values.index_put((rows[:, None], place), tokens)
+        order = torch.arange(tokens.values.shape[1], device=device)
+        place, row = start[rows, modality, None] + order, rows[:, None].expand(-1, len(order))
+        if tokens.length is None:
+            values = values.index_put((row, place), tokens.values.to(dtype))
+        else:
+            real = order < tokens.length[:, None]
+            values = values.index_put((row[real], place[real]), tokens.values[real].to(dtype))
     if imputed is not None:
         everyone = torch.arange(batch, device=device)
         values = values.index_put((everyone, used), imputed.to(dtype))
-        missing = (int(sum(lengths)) - used).to(dtype)
-        log_count = log_count.index_put((everyone, used), missing.log())
+        log_count = log_count.index_put((everyone, used), missing.to(log_count).log())
     return Tokens(values, log_count)
+
+
+def _observed(
+    encoded: Sequence[tuple[Ragged, Int[Tensor, " _"]]], available: Bool[Tensor, "b m"]
+) -> Int[Tensor, "b m"]:
+    """How many tokens each sample has of each modality."""
+    columns = []
+    for place, (tokens, rows) in enumerate(encoded):
+        if tokens.length is None:
+            columns.append(available[:, place] * tokens.values.shape[1])
+        else:
+            columns.append(torch.zeros_like(available[:, 0], dtype=torch.int64).index_put((rows,), tokens.length))
+    return torch.stack(columns, dim=1)

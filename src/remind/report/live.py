@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from remind.engine.watch import GroupProgress
@@ -25,12 +25,38 @@ class LiveTable:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
         )
         self.live: Live | None = None
+        self.counts: dict[str, TaskID] = {}
 
     def begin(self, title: str, steps: int) -> None:
         """Show the bar."""
         self.title = title
         self.task = self.bar.add_task(title, total=steps)
-        if self.console.is_terminal:
+        self._show()
+
+    def note(self, sentence: str) -> None:
+        """Say it above the bar."""
+        self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+    def opening(self, done: int, total: int) -> None:
+        """Show how many files are open."""
+        self._count("opening files", done, total)
+
+    def encoding(self, modality: str, done: int, total: int) -> None:
+        """Show how many inputs are encoded."""
+        self._count(f"encoding {modality}", done, total)
+
+    def _count(self, what: str, done: int, total: int) -> None:
+        """A task of the bar while it lasts; the bar may not be on the screen yet."""
+        task = self.counts.get(what)
+        if task is None:
+            task = self.counts[what] = self.bar.add_task(what, total=total)
+            self._show()
+        self.bar.update(task, completed=done)
+        if done == total:
+            self.bar.remove_task(self.counts.pop(what))
+
+    def _show(self) -> None:
+        if self.live is None and self.console.is_terminal:
             self.live = Live(self.bar, console=self.console, transient=True, refresh_per_second=4)
             self.live.start()
 

@@ -1,28 +1,61 @@
 """Tables to tensors: what is learned from the training rows, and from no other."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
-from remind.cohort.batch import TabularInput, TabularShape
-from remind.cohort.spec import TabularModality
 from remind.errors import RemindError
+from remind.modalities import Cells, Transform
+from remind.modalities.spec import TabularModality
 
 UNKNOWN = 0  # the code of an empty cell and of a category the training rows did not have
 
 
+class TabularShape(NamedTuple):
+    """What an encoder of a table must know: how many numbers, and the size of each category's vocabulary."""
+
+    numbers: int
+    categories: tuple[int, ...]
+
+
+class TabularInput(NamedTuple):
+    """Rows of a table: standardised numbers (0 where the cell is empty), which cells were filled, category codes."""
+
+    numbers: Float[Tensor, "n f"]
+    observed: Bool[Tensor, "n f"]
+    codes: Int[Tensor, "n k"]
+
+
 @dataclass(frozen=True)
-class TabularTransform:
+class TableReader:
+    """A table transformed once, and held in memory."""
+
+    table: TabularInput
+
+    def __call__(self, places: Sequence[int]) -> TabularInput:
+        """These rows of it."""
+        chosen = torch.as_tensor(places, dtype=torch.int64)
+        return TabularInput(*(part[chosen] for part in self.table))
+
+
+@dataclass(frozen=True)
+class TabularTransform(Transform):
     """Mean and deviation of each number, vocabulary of each category."""
 
     numbers: dict[str, tuple[float, float]]
     categories: dict[str, list[str]]
 
     @classmethod
-    def fit(cls, samples: pl.DataFrame, modality: TabularModality) -> "TabularTransform":
+    def fit(cls, cells: Cells, settings: Mapping[str, Any]) -> "TabularTransform":
         """Learn from training rows. A constant or empty column gets deviation 1."""
+        modality, samples = cells.modality, cells.frame
+        assert isinstance(modality, TabularModality)
         numbers, categories = {}, {}
         for column in modality.columns:
             values = samples[column]
@@ -58,11 +91,28 @@ class TabularTransform:
             codes[:, place] = text.replace_strict(code, default=UNKNOWN, return_dtype=pl.Int64).fill_null(UNKNOWN)
         return TabularInput(torch.from_numpy(numbers), torch.from_numpy(observed), torch.from_numpy(codes))
 
-    def to_json(self) -> dict:
+    def reader(self, cells: Cells) -> TableReader:
+        """Transform all the rows now; they are small."""
+        wanted = [*self.numbers, *self.categories]
+        if set(wanted) != set(cells.modality.cells()):
+            raise RemindError(
+                f"modality {cells.name!r} has other columns than the model was trained on ({', '.join(wanted)}); name "
+                "those in cohort.yaml."
+            )
+        table = self.apply(cells.frame)
+        if broken := (~table.numbers.isfinite()).any(dim=1).nonzero().ravel().tolist():
+            named = ", ".join(cells.ids[place] for place in broken[:5])
+            raise RemindError(
+                f"modality {cells.name!r} of {len(broken)} samples (ids {named}) is too far from the training rows for "
+                "a number; mend the cells."
+            )
+        return TableReader(table)
+
+    def to_json(self) -> dict[str, Any]:
         """Plain data for a checkpoint; floats keep every bit."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict) -> "TabularTransform":
+    def from_json(cls, data: dict[str, Any]) -> "TabularTransform":
         """The transform ``to_json`` wrote."""
         return cls({column: tuple(pair) for column, pair in data["numbers"].items()}, data["categories"])
