@@ -5,15 +5,25 @@ import statistics
 import time
 from collections.abc import Callable
 
+WARM = 3  # repeats that are not counted
 
-def compare(claim: str, ours: Callable[[], None], reference: Callable[[], None], *, named: str, target: float) -> None:
+
+def compare(
+    claim: str,
+    ours: Callable[[], None],
+    reference: Callable[[], None],
+    *,
+    named: str,
+    target: float,
+    repeats: int = 15,
+) -> None:
     """Print one JSON object: how many times faster ours is than the reference, by medians of interleaved repeats."""
     seconds: dict[str, list[float]] = {"ours": [], "reference": []}
-    for repeat in range(18):
+    for repeat in range(WARM + repeats):
         for name, run in (("ours", ours), ("reference", reference)):
             start = time.perf_counter()
             run()
-            if repeat >= 3:  # warm-up
+            if repeat >= WARM:
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ratio = medians["reference"] / medians["ours"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from remind.cohort.cohort import Cohort, load
     from remind.config import Recipe
     from remind.engine.fitted import FittedModel
+    from remind.estimator import RemindClassifier
 
 _HOMES = {
     "load": "remind.cohort.cohort",
@@ -25,9 +26,20 @@ _HOMES = {
     "load_model": "remind.api",
     "FittedModel": "remind.engine.fitted",
     "Recipe": "remind.config",
+    "RemindClassifier": "remind.estimator",
 }
 
-__all__ = ["Cohort", "FittedModel", "Recipe", "RemindError", "evaluate", "fit", "load", "load_model"]
+__all__ = [
+    "Cohort",
+    "FittedModel",
+    "Recipe",
+    "RemindClassifier",
+    "RemindError",
+    "evaluate",
+    "fit",
+    "load",
+    "load_model",
+]
 
 
 def __getattr__(name: str) -> Any:

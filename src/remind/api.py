@@ -39,11 +39,7 @@ def fit(
     cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
     for split in SPLITS:
         cohort.rows(split)
-    if isinstance(recipe, Recipe):
-        given = {key: value for key, value in (("method", method), ("seed", seed)) if value is not None}
-        settings = load_recipe(None, (), **{**recipe.model_dump(), **given})
-    else:
-        settings = load_recipe(recipe, method=method, seed=seed)
+    settings = load_recipe(recipe, method=method, seed=seed)
     if out is None:
         return fit_in_scratch(cohort, settings, store, watch)
     run = Path(out)

@@ -81,7 +81,8 @@ def check(
     with console.status("checking"):
         found = audit(cohort, files=files, workers=workers)
     place = quarantine or cohort / "quarantine.csv"
-    if listed := found.broken is not None and not found.broken.is_empty():
+    listed = not found.broken.is_empty()
+    if listed:
         write_quarantine(place, found.broken)
     if as_json:
         document = {"cohort": str(cohort), "problems": found.problems, "warnings": found.warnings}
@@ -108,6 +109,28 @@ def describe(cohort: Folder, as_json: Json = False) -> None:
 
     described = describe_cohort(load(cohort))
     _show(described, as_json, lambda: Group(atlas_table(described), split_table(described)))
+
+
+@cohort_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def mask(
+    context: typer.Context,
+    cohort: Folder,
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    rule: Annotated[str, typer.Argument(help="mcar, mar, mnar, shares, extreme or hold-out.")],
+    seed: Annotated[int, typer.Option(help="Draws who loses what.")] = 0,
+) -> None:
+    """Write COHORT with new missingness to OUT. Settings of the RULE follow, e.g. --remove labs=0.3,notes=0.5."""
+    from remind.cohort.cohort import load
+    from remind.cohort.missingness import mask as write_mask
+    from remind.report.tables import mask_table
+
+    with console.status(f"masking by {rule}"):
+        write_mask(load(cohort), out, rule, seed=seed, **_pairs(context.args))
+    report = json.loads((out / "mask.json").read_text(encoding="utf-8"))
+    samples = sum(line["n"] for line in report["after"])
+    summary = f"{samples} samples, {report['dropped']} dropped, {len(report['after'])} combinations -> {out}"
+    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    console.print(mask_table(report))
 
 
 @app.command()

@@ -105,14 +105,16 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_recipe(recipe: str | Path | None = None, overrides: Iterable[str] = (), **given: Any) -> Recipe:
-    """A recipe from a file or a shipped name, then ``a.b=value`` overrides, then keyword arguments; all checked.
+def load_recipe(recipe: str | Path | Recipe | None = None, overrides: Iterable[str] = (), **given: Any) -> Recipe:
+    """A recipe, a file of one, or a shipped name; then ``a.b=value`` overrides; then keyword arguments. All checked.
 
     Raises:
         RemindError: naming the file or the override, the key, and what is wrong with it.
     """
     place, data = "the settings", {}
-    if recipe is not None:
+    if isinstance(recipe, Recipe):
+        data = recipe.model_dump()
+    elif recipe is not None:
         path = shipped_recipes().get(str(recipe), Path(recipe))
         place, data = str(recipe), _read(path)
     for override in overrides:

@@ -39,9 +39,10 @@ def explain(place: str, error: ValidationError, schema: type[BaseModel] | None =
             guess = get_close_matches(str(item["loc"][-1]), known, n=1)
             message = "there is no such key" + (f". Did you mean {guess[0]!r}?" if guess else "")
             message += f" Known: {', '.join(known)}" if known else ""
+        context = item.get("ctx", {})
         if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            expected = [option.strip("' ") for option in item["ctx"].get("expected_tags", "").split(",") if option]
-            given = item["ctx"].get("tag")
+            expected = [option.strip("' ") for option in context.get("expected_tags", "").split(",") if option]
+            given = context.get("tag")
             message = (
                 "there is no 'kind'; every modality needs one" if given is None else unknown("kind", given, expected)
             )

@@ -1,7 +1,7 @@
 """The model: encoders, the imputation token, a fusion, a head."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
@@ -46,10 +46,14 @@ class Model(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)
 
+    def by_name(self) -> dict[str, Encoder]:
+        """The encoder of each modality."""
+        return {name: cast(Encoder, encoder) for name, encoder in zip(self.modalities, self.encoders, strict=True)}
+
     def tokens(self, batch: Batch) -> Tokens:
         """What the fusion sees: observed tokens, and one for all that is missing."""
         encoded = []
-        for name, encoder in zip(self.modalities, self.encoders, strict=True):
+        for name, encoder in self.by_name().items():
             inputs, rows = batch.packed[name]
             encoded.append((encoder(inputs), rows))
         imputed = None if self.imputation is None else self.imputation(batch.group, batch.available)

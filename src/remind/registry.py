@@ -1,7 +1,7 @@
 """Names to classes, imported when first asked for; the constructor's signature is the schema of its settings."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -26,7 +26,7 @@ class Registry:
         """Every known name, in the order of the table."""
         return tuple(self._entries)
 
-    def get(self, name: str) -> Callable[..., Any]:
+    def get(self, name: str) -> Any:
         """The class or function behind a name.
 
         Raises:

@@ -122,7 +122,7 @@ EACH = [
     ("shares", {"shares": {"labs+vitals": 0.5, "labs": 0.25, "vitals": 0.25}}),
     ("shares", {"shares": "mimic-iv"}),
     ("extreme", {"modality": "labs"}),
-    ("hold_out", {"combinations": ["notes+labs"]}),
+    ("hold-out", {"combinations": ["notes+labs"]}),
 ]
 each = pytest.mark.parametrize(("rule", "chosen"), EACH, ids=lambda part: part if isinstance(part, str) else "")
 
@@ -148,7 +148,7 @@ def test_a_new_cohort_is_sound_and_nothing_but_masked_cells_is_new(ragged, tmp_p
             assert new.samples[column].filter(pl.Series(here)).equals(old[column].filter(pl.Series(here)))
             assert new.samples[column].filter(pl.Series(~here)).is_null().all()
     assert new.available.any(axis=1).all()
-    if rule != "hold_out":
+    if rule != "hold-out":
         assert not new.available.all()
 
 
@@ -158,7 +158,7 @@ def test_nobody_moves_between_splits_but_to_be_held_out(ragged, tmp_path, rule, 
     assert new.spec.model_dump()["split"] == {"column": "split"}
     before = dict(zip(ragged.ids, ragged.split.tolist(), strict=True))
     moved = [name for name, split in zip(new.ids, new.split.tolist(), strict=True) if before[name] != split]
-    assert bool(moved) == (rule == "hold_out")
+    assert bool(moved) == (rule == "hold-out")
 
 
 @each
@@ -188,7 +188,7 @@ def test_one_seed_one_cohort_and_another_seed_another(ragged, tmp_path, rule, ch
         load(mask(ragged, tmp_path / name, rule, seed=seed, **chosen)) for name, seed in (("a", 7), ("b", 7), ("c", 8))
     )
     assert first.fingerprint == again.fingerprint
-    assert (first.fingerprint == other.fingerprint) == (rule == "hold_out")
+    assert (first.fingerprint == other.fingerprint) == (rule == "hold-out")
 
 
 @each
@@ -433,7 +433,7 @@ def test_what_is_held_out_is_in_the_test_split_and_nowhere_else(ragged, tmp_path
         ~ragged.available[:, :2].any(axis=1),
     ]
     assert all(set(ragged.split[one]) == {0, 1, 2} for one in held)
-    new = load(mask(ragged, tmp_path / "new", "hold_out", combinations="notes+labs, notes"))
+    new = load(mask(ragged, tmp_path / "new", "hold-out", combinations="notes+labs, notes"))
     np.testing.assert_array_equal(new.available, ragged.available)
     who = set(ragged.subjects[held[0] | held[1]])
     for name, before, after in zip(ragged.subjects, ragged.split, new.split, strict=True):
@@ -489,7 +489,7 @@ LABS = {"remove": {"labs": 0.5}}
 @pytest.mark.parametrize(
     ("rule", "chosen", "sentence"),
     [
-        ("mcra", LABS, "unknown rule 'mcra'. Did you mean 'mcar'? Known: extreme, hold_out, mar, mcar, mnar, shares."),
+        ("mcra", LABS, "unknown rule 'mcra'. Did you mean 'mcar'? Known: extreme, hold-out, mar, mcar, mnar, shares."),
         ("mcar", {}, "rule 'mcar' needs the setting 'remove'; give it."),
         ("mar", LABS, "rule 'mar' needs the setting 'given'; give it."),
         ("mcar", {"given": "label"}, "unknown setting of rule 'mcar' 'given'. Known: remove."),
@@ -583,17 +583,21 @@ LABS = {"remove": {"labs": 0.5}}
             "wards: 'shares' holds a number that is not above 0; mend it.",
         ),
         ("shares", {"shares": {"labs": math.nan}}, "wards: 'shares' holds a number that is not above 0; mend it."),
-        ("extreme", {"modality": "labs", "share": 0.0}, "setting 'share' of rule 'extreme': input should be greater than 0."),
-        ("hold_out", {"combinations": "labs+nots"}, "wards: unknown modality 'nots'. Did you mean 'notes'?"),
         (
-            "hold_out",
+            "extreme",
+            {"modality": "labs", "share": 0.0},
+            "setting 'share' of rule 'extreme': input should be greater than 0.",
+        ),
+        ("hold-out", {"combinations": "labs+nots"}, "wards: unknown modality 'nots'. Did you mean 'notes'?"),
+        (
+            "hold-out",
             {"combinations": "notes+labs"},
             "wards: unknown combination 'labs+notes'. Did you mean 'labs+vital",
         ),
         (
-            "hold_out",
+            "hold-out",
             {"combinations": "labs+vitals+notes"},
-            "wards: rule 'hold_out' leaves no sample in the train split; ask for less, or give that split "
+            "wards: rule 'hold-out' leaves no sample in the train split; ask for less, or give that split "
             "more samples.",
         ),
     ],

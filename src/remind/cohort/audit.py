@@ -21,7 +21,7 @@ class Audit(NamedTuple):
 
     problems: list[str]  # must be mended
     warnings: list[str]  # should be looked at
-    broken: pl.DataFrame | None  # unreadable files: id, modality, cell, reason; None if none were opened
+    broken: pl.DataFrame  # unreadable files: id, modality, cell, reason
 
 
 def audit(
@@ -41,13 +41,14 @@ def audit(
         found += _empty_splits(Cohort(spec, samples, folder))
     if usable:
         warned += [f"{place}: {sentence}" for sentence in _alike_subjects(spec, samples)]
-    opened = None
+    broken = pl.DataFrame()
     if files and usable and any(isinstance(m, FileModality) for m in spec.modalities.values()):
         cohort = Cohort(spec, samples, folder)
         opened = survey(cohort, workers=workers, progress=progress)
         found += list(_unreadable(opened))
         warned += [*_empty(opened), *_twice(cohort, opened), *_orphans(cohort, opened)]
-    return Audit(found, warned, None if opened is None else opened.filter(pl.col("state") == "unreadable"))
+        broken = opened.filter(pl.col("state") == "unreadable")
+    return Audit(found, warned, broken)
 
 
 def _empty_splits(cohort: Cohort) -> Iterator[str]:

@@ -127,7 +127,9 @@ class Cohort:
         return digest.hexdigest()
 
 
-def load(source: str | Path | Frame, spec: Mapping[str, Any] | str | Path | None = None, *, root: str = ".") -> Cohort:
+def load(
+    source: str | Path | Frame, spec: Mapping[str, Any] | str | Path | None = None, *, root: str | Path = "."
+) -> Cohort:
     """Read a cohort and check it, all but its files, which are opened when they are needed.
 
     Args:

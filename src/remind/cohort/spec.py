@@ -35,7 +35,7 @@ class SplitShares(Document):
 
     train: float = Field(default=0.7, gt=0)
     validation: float = Field(default=0.1, gt=0)
-    test: float = Field(default=0.2, gt=0)
+    test: float = Field(default=0.2, ge=0)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

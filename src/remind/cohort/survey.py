@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import polars as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -204,7 +205,7 @@ def _without(cohort: Cohort, table: pl.DataFrame) -> Cohort:
             samples = samples.with_columns(cell.alias(modality.column))
             digests[name] = held.to_list()
     admitted = replace(cohort, samples=samples, digests=digests)
-    if len(nothing := (~admitted.available.any(axis=1)).nonzero()[0]):
+    if len(nothing := np.flatnonzero(~admitted.available.any(axis=1))):
         named = ", ".join(cohort.ids[row] for row in nothing[:5])
         raise RemindError(
             f"{cohort.spec.name}: {len(nothing)} samples (ids {named}) have no modality that can be read; drop them."

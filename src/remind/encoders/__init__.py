@@ -38,6 +38,18 @@ class Encoder(nn.Module, ABC):
     def forward(self, inputs: Any) -> Ragged:
         """Tokens ``[n, l, dim]`` of the samples that have the modality."""
 
+    def learn(self, wanted: bool) -> None:
+        """Let it learn, or not; a frozen backbone never does. What does not learn has no dropout, either."""
+        self.requires_grad_(wanted)
+        if self.backbone is not None and self.frozen:
+            self.backbone.requires_grad_(False)
+
+    def prepare(self) -> None:
+        """Before training steps: what learns behaves as in training, the rest gives the same each time."""
+        self.train(any(parameter.requires_grad for parameter in self.parameters()))
+        if self.backbone is not None and not any(weight.requires_grad for weight in self.backbone.parameters()):
+            self.backbone.eval()
+
 
 def features(backbone: Backbone, inputs: Any) -> Ragged:
     """What a backbone makes of inputs; features are handed through.

@@ -161,8 +161,8 @@ class Shelf:
         watch.note(f"{self.name}: {count} inputs are encoded once, at most {_amount(size)}, into {self.folder}")
         if (free := shutil.disk_usage(self.folder).free) < size:
             raise RemindError(
-                f"{self.folder}: the features of modality {self.name!r} need up to {_amount(size)}, and {_amount(free)} "
-                "are free; make room, pool to fewer tokens, or set data.features to bfloat16 or none."
+                f"{self.folder}: features of modality {self.name!r} need up to {_amount(size)}, and {_amount(free)} are "
+                "free; make room, pool to fewer tokens, or set data.features to bfloat16 or none."
             )
 
     def _encode(self, todo: Sequence[int], inputs: Inputs, watch: Watch) -> None:
@@ -224,5 +224,7 @@ def fingerprint(module: torch.nn.Module) -> str:
 
 def _amount(size: float) -> str:
     """Bytes, as people read them."""
-    unit, name = next((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= unit or unit == 1e3)
+    unit, name = next(
+        (unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= unit or unit == 1e3
+    )
     return f"{size / unit:.1f} {name}"

@@ -144,7 +144,7 @@ class FittedModel:
 
     def encode_once(self, cohort: Cohort, datasets: Sequence[CohortDataset], store: FeatureStore, watch: Watch) -> None:
         """Give the datasets features in place of inputs, wherever a backbone is frozen."""
-        for name, encoder in zip(self.model.modalities, self.model.encoders, strict=True):
+        for name, encoder in self.model.by_name().items():
             backbone = encoder.backbone
             if backbone is None or any(parameter.requires_grad for parameter in backbone.parameters()):
                 continue

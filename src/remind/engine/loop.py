@@ -124,7 +124,7 @@ class Training:
         if saved := self.folder.checkpoint():
             self._restore(*saved)
         else:
-            self._prepare_stage()
+            self.prepare_stage()
         try:
             while self.standing.stage < len(self.stages):
                 self._epoch()
@@ -132,15 +132,13 @@ class Training:
         finally:
             self.watch.end()
 
-    def _prepare_stage(self) -> None:
-        """What learns in this stage, and a fresh optimiser for it."""
+    def prepare_stage(self) -> None:
+        """What learns in this stage, a fresh optimiser for it, and features of what does not learn."""
         stage, model = self.stages[self.standing.stage], self.fitted.model
         if stage.specialise:
             model.fusion.specialise()
-        for encoder in model.encoders:
-            encoder.requires_grad_(stage.encoders)
-            if encoder.frozen:
-                encoder.backbone.requires_grad_(False)
+        for encoder in model.by_name().values():
+            encoder.learn(stage.encoders)
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         lr = self.settings.lr * (self.settings.later_lr if self.standing.stage else 1.0)
         optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=self.settings.weight_decay, fused=True)
@@ -154,20 +152,10 @@ class Training:
     def _epoch(self) -> None:
         """What is left of an epoch, its validation, and the next stage when its time has come."""
         self.model.train()
-        for encoder in self.fitted.model.encoders:  # what is frozen gives the same each time, dropout or not
-            if not self.stages[self.standing.stage].encoders:
-                encoder.eval()
-            elif encoder.frozen:
-                encoder.backbone.eval()
-        loader = DataLoader(
-            self.training,
-            batch_sampler=self.sampler,
-            collate_fn=_as_is,
-            num_workers=self.fitted.recipe.data.workers,
-            generator=torch.Generator(),  # its own: else drawing batches would advance the one that dropout uses
-        )
-        for batch in loader:
-            self._step(self.fabric.to_device(batch))
+        for encoder in self.fitted.model.by_name().values():
+            encoder.prepare()
+        for batch in self.batches():
+            self.step(batch)
             if self.sampler.done and self.standing.step % self.settings.checkpoint_every == 0:
                 self._save()
         self._validate()
@@ -176,7 +164,20 @@ class Training:
             self._next_stage()
         self._save()
 
-    def _step(self, batch: Batch) -> None:
+    def batches(self) -> Iterator[Batch]:
+        """What is left of the epoch, on the device."""
+        loader = DataLoader(
+            self.training,
+            batch_sampler=self.sampler,
+            collate_fn=_as_is,
+            num_workers=self.fitted.recipe.data.workers,
+            generator=torch.Generator(),  # its own: else drawing batches would advance the one that dropout uses
+        )
+        for batch in loader:
+            yield self.fabric.to_device(batch)
+
+    def step(self, batch: Batch) -> None:
+        """One optimiser step, and all that follows from it."""
         loss: Loss = self.objective(self.model, batch)
         if not bool(loss.per_sample.isfinite().all()):
             self._refuse(batch, loss)
@@ -247,7 +248,7 @@ class Training:
         if self.standing.stage < len(self.stages):
             self.standing.epoch = self.standing.stale = 0
             self.standing.best = None
-            self._prepare_stage()
+            self.prepare_stage()
 
     def _need_score(self) -> None:
         if self.standing.best is None:
@@ -291,7 +292,7 @@ class Training:
         self.objective.load_state_dict(parts["objective"])
         self.best = parts["best"]
         if self.standing.stage < len(self.stages):
-            self._prepare_stage()
+            self.prepare_stage()
             self.average.load_state_dict(parts["average"])
             load_optimizer_state(self.optimizer.optimizer, parts["optimizer"], document["optimizer"])
             self.schedule.load_state_dict(document["schedule"])

@@ -17,7 +17,7 @@ class Cells(NamedTuple):
     name: str
     modality: Modality
     frame: pl.DataFrame
-    ids: Sequence[str]
+    ids: list[str]
     root: Path  # where paths start
 
 

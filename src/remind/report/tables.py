@@ -77,6 +77,16 @@ def atlas_table(described: Mapping[str, Any], *, most: int = 20) -> Table:
     return table
 
 
+def mask_table(report: Mapping[str, Any]) -> Table:
+    """What a mask has removed of each modality, from its ``mask.json``."""
+    table = Table(**PLAIN)
+    for heading in ("modality", "had it", "lost it", "share"):
+        table.add_column(heading, justify="left" if heading == "modality" else "right")
+    for name, part in report["removed"].items():
+        table.add_row(Text(name), str(part["had"]), str(part["lost"]), f"{part['share']:.1%}")
+    return table
+
+
 def split_table(described: Mapping[str, Any]) -> Table:
     """Samples, subjects and classes of each split."""
     splits = described["splits"]

@@ -19,7 +19,7 @@ RULES = Registry(
         "mnar": "remind.cohort.missingness.mnar:mnar",
         "shares": "remind.cohort.missingness.shares:shares",
         "extreme": "remind.cohort.missingness.extreme:extreme",
-        "hold_out": "remind.cohort.missingness.hold_out:hold_out",
+        "hold-out": "remind.cohort.missingness.hold_out:hold_out",
     },
 )
 

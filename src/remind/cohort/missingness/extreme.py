@@ -10,9 +10,7 @@ from remind.cohort.missingness.masked import ASSIGN, Masked, generator, place
 from remind.errors import RemindError
 
 
-def extreme(
-    cohort: Cohort, seed: int, *, modality: str, share: Annotated[float, Field(gt=0, le=1)] = 0.8
-) -> Masked:
+def extreme(cohort: Cohort, seed: int, *, modality: str, share: Annotated[float, Field(gt=0, le=1)] = 0.8) -> Masked:
     """Of the samples that have everything, let an exact share, drawn blindly, lose this modality."""
     column, full = place(cohort, modality), np.flatnonzero(cohort.available.all(axis=1))
     if len(cohort.modalities) < 2:

@@ -25,9 +25,17 @@ def _listed(given: Any) -> Any:
     return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
 
 
-# Types of settings: names as a list or as ``a,b,c``; the share of a modality to remove.
+def _paired(given: Any) -> Any:
+    if not isinstance(given, str) or "=" not in given:
+        return given
+    pairs = [pair.partition("=") for pair in given.split(",")]
+    return {name.strip(): number.strip() for name, _, number in pairs}
+
+
+# Types of settings: names as a list or as ``a,b,c``; numbers by name as a mapping or as ``a=0.3,b=0.5``.
 Names = Annotated[list[str], Field(min_length=1), BeforeValidator(_listed)]
-Remove = Annotated[dict[str, Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]
+Remove = Annotated[dict[str, Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1), BeforeValidator(_paired)]
+Shares = Annotated[dict[str, float] | str, BeforeValidator(_paired)]
 
 STREAMS = 1 << 20  # the first of our spawn keys: no seed draws here what it draws in the simulator
 REMOVE, SPARE, ASSIGN = range(3)  # independent streams of one seed

@@ -3,7 +3,7 @@
 import numpy as np
 
 from remind.cohort.cohort import Cohort
-from remind.cohort.missingness.masked import ASSIGN, Masked, Names, generator, members
+from remind.cohort.missingness.masked import ASSIGN, Masked, Names, Shares, generator, members
 from remind.errors import RemindError, unknown
 
 # The paper's modalities in order, and percent of its samples by the numbers of the modalities they have.
@@ -23,7 +23,7 @@ PAPER: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
 }
 
 
-def shares(cohort: Cohort, seed: int, *, shares: dict[str, float] | str, modalities: Names | None = None) -> Masked:
+def shares(cohort: Cohort, seed: int, *, shares: Shares, modalities: Names | None = None) -> Masked:
     """Give each combination its exact share, ``{"labs+text": 0.6, "labs": 0.4}``, rounded by largest remainder.
 
     ``shares`` may be the name of one of the paper's cohorts: its first modality is then the first of ours, and so on.
