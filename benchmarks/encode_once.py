@@ -47,7 +47,7 @@ def write_cohort(folder: Path) -> Cohort:
 def stage_two(cohort: Cohort, folder: Path, features: str) -> Training:
     """REMIND's training at the beginning of its second stage: encoders frozen, residuals in play."""
     settings = {
-        "model": {"dim": 128, "experts": 32, "heads": 8},
+        "model": {"dim": 128, "experts": 32, "heads": 8, "dropout": 0.0},
         "encoders": {"image": {"weights": "random"}},
         "train": {"batch_size": 4},
         "data": {"features": features},

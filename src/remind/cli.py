@@ -101,14 +101,24 @@ def check(
 
 
 @cohort_app.command()
-def describe(cohort: Folder, as_json: Json = False) -> None:
-    """Which combinations of modalities there are, how often, and how they fall into the splits."""
+def describe(
+    cohort: Folder,
+    figure: Annotated[Path | None, typer.Option(help="Draw the atlas into FIGURE.png and FIGURE.svg.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Which combinations of modalities there are, how they fall into splits and classes, what missingness tells."""
     from remind.cohort.cohort import load
     from remind.cohort.describe import describe_cohort
-    from remind.report.tables import atlas_table, split_table
+    from remind.report.tables import atlas_table, missingness_table, split_table
 
     described = describe_cohort(load(cohort))
-    _show(described, as_json, lambda: Group(atlas_table(described), split_table(described)))
+    if figure is not None:
+        from remind.report.atlas import atlas_figure
+        from remind.report.figures import save_figure
+
+        save_figure(atlas_figure(described), figure)
+    tables = (atlas_table, missingness_table, split_table)
+    _show(described, as_json, lambda: Group(*(table(described) for table in tables)))
 
 
 @cohort_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

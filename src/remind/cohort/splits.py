@@ -17,29 +17,33 @@ def draw(subject: np.ndarray, label: np.ndarray, combination: np.ndarray, shares
     """
     rng = np.random.default_rng(shares.seed)
     names, owner = np.unique(subject, return_inverse=True)
-    kinds, kind = np.unique(np.stack([label, combination]), axis=1, return_inverse=True)
-    stratum = _majority(owner, kind.ravel())
-    strata = kinds.shape[1]
-    order = np.lexsort((rng.permutation(len(names)), rng.permutation(strata)[stratum]))
-    order = order[np.argsort(kinds[0][stratum[order]], kind="stable")]  # a stratum's label
+    pairs = label * (combination.max() + 1) + combination
+    kinds, kind = np.unique(pairs, return_inverse=True)
+    stratum = majority(owner, kind)
+    order = np.lexsort((rng.permutation(len(names)), rng.permutation(len(kinds))[stratum]))
+    order = order[np.argsort((kinds // (combination.max() + 1))[stratum[order]], kind="stable")]  # a stratum's label
     return _deal(np.bincount(owner)[order], [shares.train, shares.validation, shares.test])[np.argsort(order)][owner]
 
 
-def _majority(owner: np.ndarray, stratum: np.ndarray) -> np.ndarray:
-    """The most frequent stratum of each owner's samples, the lowest where several tie."""
-    pairs, counts = np.unique(np.stack([owner, stratum]), axis=1, return_counts=True)
-    order = np.lexsort((pairs[1], -counts, pairs[0]))
-    _, first = np.unique(pairs[0][order], return_index=True)
-    return pairs[1][order][first]
+def majority(owner: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    """The most frequent kind among each owner's samples, the lowest where several tie."""
+    pairs, counts = np.unique(owner * (kind.max() + 1) + kind, return_counts=True)
+    owners, kinds = np.divmod(pairs, kind.max() + 1)
+    order = np.lexsort((kinds, -counts, owners))
+    _, first = np.unique(owners[order], return_index=True)
+    return kinds[order][first]
 
 
 def _deal(sizes: np.ndarray, shares: list[float]) -> np.ndarray:
-    """Deal items of these sizes, in this order, each to the split whose count lags its share the most."""
+    """Deal items of these sizes, in this order, each to the split whose count lags its share the most.
+
+    Where an item goes does not depend on its size: else patients of many visits would gather in the largest split.
+    """
     dealt, assigned = [0.0] * len(shares), np.empty(len(sizes), dtype=np.int64)
     total = 0
     for place, size in enumerate(sizes.tolist()):
-        total += size
-        lag = [share * total - count for share, count in zip(shares, dealt, strict=True)]
+        lag = [share * (total + 1) - count for share, count in zip(shares, dealt, strict=True)]
         assigned[place] = lag.index(max(lag))
         dealt[assigned[place]] += size
+        total += size
     return assigned

@@ -8,6 +8,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from remind.report.dots import HEAD, TAIL, dot_matrix
+
 COLOURS = ("#b0563f", "#2f6f9f", "#6a8f3c", "#8460a0", "#c08a2b")
 MARKS = "osD^v"
 
@@ -29,11 +31,11 @@ def frequency_figure(
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
 
     bars = share.bar(range(len(names)), [100 * line["share"] for line in lines], width=0.62,
-                     color=["#4d4d4d" if line["kind"] == "head" else "#bdbdbd" for line in lines])  # fmt: skip
+                     color=[HEAD if line["kind"] == "head" else TAIL for line in lines])  # fmt: skip
     share.bar_label(bars, [f"{100 * line['share']:.1f}" for line in lines], fontsize=7.5, padding=1)
     share.set_ylabel("share of the\ntraining set, %")
-    share.legend(handles=[Patch(color="#4d4d4d", label="head"),
-                          Patch(color="#bdbdbd", label="tail")], frameon=False, fontsize=8)  # fmt: skip
+    share.legend(handles=[Patch(color=HEAD, label="head"),
+                          Patch(color=TAIL, label="tail")], frameon=False, fontsize=8)  # fmt: skip
 
     step = 0.5 / max(len(runs), 1)
     for place, (name, run) in enumerate(runs.items()):
@@ -50,25 +52,13 @@ def frequency_figure(
     accuracy.grid(axis="y", linewidth=0.4, alpha=0.6)
     accuracy.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2, frameon=False, fontsize=8)
 
-    _held(held, modalities, names)
+    dot_matrix(held, modalities, names)
     held.set_xticks(range(len(names)), [f"n={line['n']}" for line in lines], fontsize=7.5)
     for axes in (share, accuracy, held):
         axes.spines[["top", "right"]].set_visible(False)
     for axes in (share, accuracy):
         axes.tick_params(labelbottom=False)
     return figure
-
-
-def _held(axes: Any, modalities: Sequence[str], names: Sequence[str]) -> None:
-    """Dots where a combination holds a modality, as in an UpSet plot."""
-    for row, modality in enumerate(modalities):
-        for column, name in enumerate(names):
-            there = modality in name.split("+")
-            axes.plot(column, row, "o", color="#333333" if there else "#e3e3e3", markersize=5)
-    axes.set_yticks(range(len(modalities)), modalities, fontsize=8)
-    axes.set_ylim(len(modalities) - 0.4, -0.6)
-    axes.tick_params(length=0)
-    axes.spines[["left", "bottom"]].set_visible(False)
 
 
 def _percent(scores: Mapping[str, Any]) -> str:
@@ -78,6 +68,7 @@ def _percent(scores: Mapping[str, Any]) -> str:
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write ``<stem>.png`` and ``<stem>.svg``; the same figure gives the same bytes."""
     stem.parent.mkdir(parents=True, exist_ok=True)
+    _settle(figure)
     written = []
     with mpl.rc_context({"svg.hashsalt": "remind"}):
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
@@ -87,3 +78,12 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
             staging.replace(path)
             written.append(path)
     return written
+
+
+def _settle(figure: Figure) -> None:
+    """Lay out once, and round: the solver's last digits differ from one time to the next."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = axes.get_position(original=True).bounds
+        axes.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))

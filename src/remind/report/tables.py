@@ -58,16 +58,18 @@ def _cell(scores: Mapping[str, Any] | None) -> str:
 
 
 def atlas_table(described: Mapping[str, Any], *, most: int = 20) -> Table:
-    """How often each combination occurs, and how often each modality does."""
+    """How often each combination occurs, whether training seldom or never shows it, and each modality's share."""
     combinations = described["combinations"]
     summary = f"{described['samples']} samples, {described['subjects']} subjects, {len(combinations)} combinations"
     table = Table(title=Text(f"{described['name']}: {summary}"), **PLAIN)
     table.add_column("combination", overflow="fold", min_width=16)
     table.add_column("n", justify="right")
     table.add_column("share", justify="right")
+    table.add_column("")
     for line in combinations[:most]:
         name = brief(line["combination"], list(described["modalities"]))
-        table.add_row(Text(name), str(line["n"]), f"{line['share']:.1%}")
+        kind = "" if line["kind"] == "head" else line["kind"]
+        table.add_row(Text(name), str(line["n"]), f"{line['share']:.1%}", kind)
     if rarer := combinations[most:]:
         rest = sum(line["n"] for line in rarer)
         table.add_row(f"{len(rarer)} rarer ones", str(rest), f"{rest / described['samples']:.1%}")
@@ -85,6 +87,39 @@ def mask_table(report: Mapping[str, Any]) -> Table:
     for name, part in report["removed"].items():
         table.add_row(Text(name), str(part["had"]), str(part["lost"]), f"{part['share']:.1%}")
     return table
+
+
+def missingness_table(described: Mapping[str, Any], *, most: int = 3) -> Table:
+    """Whether the mask tells the label, and the pairs of modalities most often missing together, by phi."""
+    table = Table(title="missingness", show_header=False, **PLAIN)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    table.add_row("mask alone", Text(mask_alone_words(described["mask_alone"])))
+    held = described["combination_and_label"]
+    v = held["reason"] if held["cramers_v"] is None else f"Cramer's V {held['cramers_v']:.2f}, {_p(held['p'])}"
+    table.add_row("with label", v + (f"; {held['pooled']} rare combinations as one" if held["pooled"] else ""))
+    pairs = [pair for pair in described["co_missing"] if pair["phi"] is not None and pair["phi"] > 0]
+    for place, pair in enumerate(sorted(pairs, key=lambda pair: -pair["phi"])[:most]):
+        words = f"{' and '.join(pair['modalities'])}: phi {pair['phi']:.2f}, {pair['both']:.1%} lack both"
+        table.add_row("" if place else "together", Text(words))
+    return table
+
+
+def mask_alone_words(found: Mapping[str, Any]) -> str:
+    """What the mask alone tells of the label, in a line."""
+    if found["auroc"] is None:
+        return f"not to be had, {found['reason']}"
+    low, high = found["interval"]
+    verdict = "no shortcut found"
+    if found["shortcut"]:
+        told = max(found["classes"], key=found["classes"].__getitem__)
+        most = f", most of all {told!r} ({found['classes'][told]:.2f})" if len(found["classes"]) > 2 else ""
+        verdict = f"a shortcut: who was measured tells who is ill{most}"
+    return f"AUROC {found['auroc']:.2f} ({low:.2f} to {high:.2f}), {_p(found['p'])}; {verdict}"
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def split_table(described: Mapping[str, Any]) -> Table:

@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import BeforeValidator, Field
 
 from remind.cohort.cohort import Cohort
-from remind.cohort.describe import describe_cohort
+from remind.cohort.combination import Combination, distinct
 from remind.cohort.spec import CohortSpec
 from remind.cohort.splits import SPLITS
 from remind.cohort.table import write_cohort
@@ -147,8 +147,8 @@ def write_masked(
         "source": {"name": cohort.spec.name, "fingerprint": cohort.fingerprint},
         "dropped": int((~stays).sum()),
         "removed": {name: _removed(cohort, masked, name) for name in masked.modalities},
-        "before": describe_cohort(cohort)["combinations"],
-        "after": describe_cohort(Cohort(checked, samples))["combinations"],
+        "before": _frequencies(cohort),
+        "after": _frequencies(Cohort(checked, samples)),
     }
     return write_cohort(out, spec, samples, {"mask.json": json.dumps(report, indent=1)})
 
@@ -173,6 +173,16 @@ def _split_column(cohort: Cohort, modalities: tuple[str, ...]) -> str:
     while name in taken | {spec.id, spec.subject_column, spec.label.column}:
         name += "_"
     return name
+
+
+def _frequencies(cohort: Cohort) -> list[dict[str, Any]]:
+    """How often each combination occurs, the most frequent first."""
+    masks, _, counts = distinct(cohort.available)
+    lines = [
+        {"combination": Combination.of(mask).label(cohort.modalities), "n": int(n), "share": int(n) / len(cohort)}
+        for mask, n in zip(masks, counts, strict=True)
+    ]
+    return sorted(lines, key=lambda line: (-line["n"], line["combination"]))
 
 
 def _removed(cohort: Cohort, masked: Masked, modality: str) -> dict[str, int | float]:
