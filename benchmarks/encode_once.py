@@ -1,7 +1,7 @@
-"""Stage-two steps on four image modalities (ViT-B/16, all tokens, batch 4): features stored once, or encoded each step.
+"""Stage-two steps on four images (ViT-B/16, all tokens, batch 4): features stored once, or encoded in each step.
 
-The same training, step for step: the weights of both after the timed steps must be equal to the last bit, or there is no
-result. Images are random; with random weights the encoders cost what pretrained ones cost.
+The same training, step for step: the weights of both after the timed steps must be equal to the last bit, or there is
+no result. Images are random; with random weights the encoders cost what pretrained ones cost.
 """
 
 import tempfile

@@ -102,7 +102,7 @@ def small(monkeypatch):
             image_size=224, patch_size=16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16
         )
 
-    def small_resnet():
+    def small_resnet(zero_init_residual=False):
         return models.ResNet(models.resnet.Bottleneck, [1, 1, 1, 1])
 
     def small_r3d():

@@ -45,10 +45,17 @@ class Encoder(nn.Module, ABC):
             self.backbone.requires_grad_(False)
 
     def prepare(self) -> None:
-        """Before training steps: what learns behaves as in training, the rest gives the same each time."""
+        """Before training steps: what learns behaves as in training, the rest gives the same each time.
+
+        Batch norms keep their statistics: a batch holds the few samples that have the modality, and what one of them
+        gives must depend neither on the others nor on whether we train.
+        """
         self.train(any(parameter.requires_grad for parameter in self.parameters()))
         if self.backbone is not None and not any(weight.requires_grad for weight in self.backbone.parameters()):
             self.backbone.eval()
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 def features(backbone: Backbone, inputs: Any) -> Ragged:

@@ -82,15 +82,13 @@ class ViT(Backbone):
 def resnet50(size: int, weights: str, tokens: int) -> PooledMap:
     """ResNet-50 (He et al., 2016): cells of width 2048, one for 32 x 32 pixels before pooling.
 
-    Raises:
-        ValueError: if images are so small that one cell is left, of which batch norm can learn nothing.
+    Without pretrained weights, every residual branch begins at zero: batch norms keep their statistics here (see
+    ``Encoder.prepare``), and would not hold back a sum of random branches.
     """
     from torchvision import models
 
-    if size <= STRIDE:
-        raise ValueError(f"images of size {size} are too small for resnet50; size must be above {STRIDE}")
     side = -(-size // STRIDE)
-    pool, network = nn.AdaptiveAvgPool2d(even_grid(tokens, (side, side))), models.resnet50()
+    pool, network = nn.AdaptiveAvgPool2d(even_grid(tokens, (side, side))), models.resnet50(zero_init_residual=True)
     made = PooledMap(network, pool, width=network.fc.in_features, tokens=tokens)
     load_torchvision(made.network, weights, "resnet50", "image")
     return made

@@ -11,24 +11,13 @@ PAPER_WIDTH = 512
 
 
 class ProjectedEncoder(Encoder):
-    """Inputs through the backbone, or its features of them, to width ``dim``.
-
-    A frozen backbone has no gradients, and stays in evaluation mode: no dropout, and the batch norms' own statistics.
-    """
+    """Inputs through the backbone, or its features of them, to width ``dim``."""
 
     def __init__(self, backbone: Backbone, project: nn.Module, *, frozen: bool = False) -> None:
         super().__init__()
         self.num_tokens, self.frozen = backbone.num_tokens, frozen
         self.backbone = backbone.requires_grad_(not frozen)
         self.project = project
-        self.train()
-
-    def train(self, mode: bool = True) -> "ProjectedEncoder":
-        """Training mode for all but a frozen backbone."""
-        super().train(mode)
-        if self.frozen and self.backbone is not None:
-            self.backbone.eval()
-        return self
 
     def forward(self, inputs: Any) -> Ragged:
         """Tokens ``[n, l, dim]``."""

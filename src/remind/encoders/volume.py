@@ -42,19 +42,16 @@ class VolumeEncoder(ProjectedEncoder):
 def r3d_18(shape: VolumeShape, weights: str, tokens: int) -> PooledMap:
     """R3D-18 (Tran et al., 2018): cells of width 512, one for 8 frames of 16 x 16 pixels before pooling.
 
-    Raises:
-        ValueError: if volumes are so small that one cell is left, of which batch norm can learn nothing.
+    Without pretrained weights, every residual branch begins at zero, as in ``resnet50``.
     """
     from torchvision.models import video
 
-    if shape.frames <= FRAME_STRIDE and shape.size <= STRIDE:
-        raise ValueError(
-            f"volumes of {shape.frames} frames of size {shape.size} are too small for r3d_18; size must be above "
-            f"{STRIDE}, or frames above {FRAME_STRIDE}"
-        )
     side = -(-shape.size // STRIDE)
     grid = even_grid(tokens, (-(-shape.frames // FRAME_STRIDE), side, side))
     network = video.r3d_18()
+    for block in network.modules():
+        if isinstance(block, video.resnet.BasicBlock):
+            nn.init.zeros_(block.get_parameter("conv2.1.weight"))
     made = PooledMap(network, nn.AdaptiveAvgPool3d(grid), width=network.fc.in_features, tokens=tokens)
     load_torchvision(made.network, weights, "r3d_18", "volume")
     return made

@@ -1,15 +1,19 @@
 """NumPy files: embeddings and volumes."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.lib import format as npy
 from torch import Tensor
 
 from remind.reading import Unreadable
 from remind.reading.files import PIXELS, guarded, judge_size, kind
 from remind.reading.planes import Planes, natural_span
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}  # the third is for other things
 
 
 def read_embedding(path: Path) -> Float[Tensor, "l w"]:
@@ -52,9 +56,16 @@ def array_planes(path: Path) -> Planes:
 
 def _mapped(path: Path, kinds: str) -> np.ndarray:
     """An array left on disk; its header is judged before it is mapped, and objects are never loaded."""
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
-    if values.dtype.kind not in kinds:
+    with path.open("rb") as file:
+        if (version := npy.read_magic(file)) not in _HEADERS:
+            raise Unreadable("is of a version of NPY that is not read")
+        shape, by_column, dtype = _HEADERS[version](file)
+        start = file.tell()
+    if dtype.kind not in kinds:
         raise Unreadable("holds no plain numbers")
-    if path.stat().st_size != values.offset + values.nbytes:
+    end = start + math.prod(shape) * dtype.itemsize
+    if path.stat().st_size < end:
+        raise Unreadable("is truncated, or claims too large a shape")
+    if path.stat().st_size > end:
         raise Unreadable("holds more than its header claims")
-    return values
+    return np.memmap(path, dtype, "r", start, shape, "F" if by_column else "C")

@@ -1,23 +1,24 @@
 """DICOM: single images, files of many frames, and series of slices."""
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import get_frame
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_windowing
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
 from remind.reading import Unreadable, Window
-from remind.reading.codestream import judge_codestream
+from remind.reading.codestream import judge_frame, judge_jpeg
 from remind.reading.files import judge_size
-from remind.reading.planes import Planes, Read
+from remind.reading.planes import Planes
 
 _GREY = {"MONOCHROME1", "MONOCHROME2"}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}  # pydicom makes all of them RGB
@@ -25,19 +26,16 @@ _PALETTE = "PALETTE COLOR"
 _INTERPRETATION = "PhotometricInterpretation"
 _NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel", "PixelRepresentation")
 _UNITS = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
+_NO_LENGTH = 0xFFFFFFFF
 _VIEW = ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence")
 
 
 def dicom_planes(path: Path, window: Window | None) -> Planes:
     """The frames of one file."""
     data = _open(path)
-    if "PixelData" not in data:
-        raise Unreadable("holds no pixel data, or is truncated before it")
     count = int(data.get("NumberOfFrames") or 1)
     judge_size(data.Rows, data.Columns, count)
-    looks = [_look(data, index) for index in range(count)]
-    viewed = _viewed(looks, window)
-    return _planes(data, looks, window, lambda indices: (_plane(data, i, viewed=viewed) for i in indices))
+    return _planes(data, [_look(data, index) for index in range(count)], window, lambda index: (data, index))
 
 
 def series_planes(paths: Sequence[Path], window: Window | None) -> Planes:
@@ -55,13 +53,7 @@ def series_planes(paths: Sequence[Path], window: Window | None) -> Planes:
     judge_size(headers[0].Rows, headers[0].Columns, len(headers))
     ordered = [paths[index] for index in _order(headers)]
     looks = [_look(header, 0) for header in headers]
-    viewed = _viewed(looks, window)
-
-    def read(indices: Sequence[int]) -> Iterator[np.ndarray]:
-        for index in indices:
-            yield _plane(_open(ordered[index]), 0, viewed=viewed)
-
-    return _planes(headers[0], looks, window, read)
+    return _planes(headers[0], looks, window, lambda index: (_open(ordered[index]), 0))
 
 
 def _open(path: Path, *, pixels: bool = True) -> Dataset:
@@ -81,7 +73,17 @@ def _open(path: Path, *, pixels: bool = True) -> Dataset:
         raise Unreadable("holds no image")
     if data.get(_INTERPRETATION) not in {*_GREY, *_COLOUR, _PALETTE}:
         raise Unreadable("is of a photometric interpretation that is not read")
+    if pixels:
+        _judge_length(data.get_item("PixelData"), encapsulated=syntax.is_encapsulated)
     return data
+
+
+def _judge_length(stored: object, *, encapsulated: bool) -> None:
+    """Pixels must be as long as they claim; compressed ones, which name no length, have their end."""
+    if not isinstance(stored, RawDataElement) or stored.value is None:
+        raise Unreadable("holds no pixel data, or is truncated before it")
+    if stored.length != (_NO_LENGTH if encapsulated else len(stored.value)):
+        raise Unreadable("is truncated")
 
 
 def _name(syntax: UID) -> str:
@@ -122,26 +124,32 @@ def _look(data: Dataset, index: int) -> Dataset:
     return look
 
 
-def _viewed(looks: Sequence[Dataset], window: Window | None) -> bool:
-    """Whether the file's own windows are used: if the caller has none, and every frame has one."""
-    return window is None and all(
-        ("WindowCenter" in look and "WindowWidth" in look) or "VOILUTSequence" in look for look in looks
-    )
-
-
-def _planes(data: Dataset, looks: Sequence[Dataset], window: Window | None, read: Read) -> Planes:
+def _planes(
+    data: Dataset, looks: Sequence[Dataset], window: Window | None, find: Callable[[int], tuple[Dataset, int]]
+) -> Planes:
+    """``find`` gives the file in which a plane lies, and its number there."""
     photometric, bits = data.PhotometricInterpretation, data.BitsStored
+    viewed = window is None and all(map(_has_view, looks))
     if photometric == _PALETTE:
         span = (0.0, 2.0 ** data.RedPaletteColorLookupTableDescriptor[2] - 1)
     elif photometric in _COLOUR:
         span = (0.0, 2.0**bits - 1)
-    elif _viewed(looks, window):
+    elif viewed:
         span = (0.0, 1.0)
     else:
         converted = any(keyword in look for look in looks for keyword in _UNITS)
         plain = bits == 8 and not data.PixelRepresentation and not converted and window is None
         span = (0.0, 255.0) if plain else None
+
+    def read(indices: Sequence[int]) -> Iterator[np.ndarray]:
+        for index in indices:
+            yield _plane(*find(index), viewed=viewed)
+
     return Planes(len(looks), read, span, inverted=photometric == "MONOCHROME1")
+
+
+def _has_view(look: Dataset) -> bool:
+    return ("WindowCenter" in look and "WindowWidth" in look) or "VOILUTSequence" in look
 
 
 def _plane(data: Dataset, index: int, *, viewed: bool) -> np.ndarray:
@@ -149,7 +157,10 @@ def _plane(data: Dataset, index: int, *, viewed: bool) -> np.ndarray:
     syntax = data.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated and syntax != RLELossless:
         count = int(data.get("NumberOfFrames") or 1)
-        judge_codestream(get_frame(data.PixelData, index, number_of_frames=count), data.Rows, data.Columns)
+        stream = get_frame(data.PixelData, index, number_of_frames=count)
+        judge_frame(stream, data.Rows, data.Columns)
+        if syntax == JPEGBaseline8Bit:
+            judge_jpeg(stream)
     try:
         frame = pixel_array(data, index=index)
     except RuntimeError:  # no plugin that is installed could

@@ -1,11 +1,11 @@
 """Events in time: measurements, each with its time and the variable that was measured."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
+import pyarrow.parquet
 
 from remind.reading import Unreadable
 from remind.reading.files import guarded, kind
@@ -48,11 +48,13 @@ def _table(path: Path) -> pl.DataFrame:
     found = kind(path)
     content = path.read_bytes()  # not the path, in which polars would read * and [ as patterns
     if found == "parquet":
-        rows = pl.scan_parquet(io.BytesIO(content)).select(pl.len()).collect().item()
-        if rows > _MOST:
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(content))  # polars can abort the process over a damaged page
+        if (rows := file.metadata.num_rows) > _MOST:
             raise Unreadable(f"claims {rows} rows; at most 2^24 are read")
-        _judge_columns(pl.read_parquet_schema(io.BytesIO(content)))
-        return pl.read_parquet(io.BytesIO(content), columns=list(SCHEMA))
+        _judge_columns(file.schema_arrow.names)
+        table = pl.from_arrow(file.read(columns=list(SCHEMA)))
+        assert isinstance(table, pl.DataFrame)
+        return table.select(*SCHEMA)
     if path.suffix.lower() != ".csv":
         raise Unreadable("is not a Parquet or CSV file")
     frame = pl.read_csv(
@@ -62,12 +64,13 @@ def _table(path: Path) -> pl.DataFrame:
         schema_overrides={"variable": pl.String},
         try_parse_dates=True,
     )
-    _judge_columns(frame.schema)
+    _judge_columns(frame.columns)
     return frame.select(*SCHEMA)
 
 
-def _judge_columns(schema: Mapping[str, Any]) -> None:
-    if absent := [name for name in SCHEMA if name not in schema]:
+def _judge_columns(names: Iterable[str]) -> None:
+    present = set(names)
+    if absent := [name for name in SCHEMA if name not in present]:
         raise Unreadable(f"has no column {' and no column '.join(absent)}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 from remind.reading import Unreadable
 
@@ -29,7 +29,7 @@ _SIGNATURES = (  # where, what, of which kind; DICOM first, since its first 128 
     (8, b"AVI ", "avi"),
     (0, b"PAR1", "parquet"),
 )
-_CHATTY = ("PIL", "pydicom", "nibabel")
+_CHATTY = ("PIL", "pydicom", "nibabel", "av", "libav")
 
 
 def kind(path: Path) -> str:
@@ -69,9 +69,10 @@ def judge_size(height: int, width: int, depth: int = 1) -> None:
 def guarded() -> Iterator[None]:
     """Whatever a decoder throws at a bad file is ``Unreadable``; what it warns, logs or quotes stays unsaid.
 
-    Also forbids Pillow to make up what a truncated file lacks, whatever the process has asked of it.
+    Pillow makes up nothing that a truncated file lacks, and has our limit of size, whatever else it was told.
     """
     partial, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, PIXELS
     loggers = {name: logging.getLogger(name) for name in _CHATTY}
     levels = {name: logger.level for name, logger in loggers.items()}
     try:
@@ -89,6 +90,6 @@ def guarded() -> Iterator[None]:
     except Exception as error:
         raise Unreadable(f"cannot be decoded; it may be damaged or truncated ({type(error).__name__})") from None
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = partial
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = partial, most
         for name, logger in loggers.items():
             logger.setLevel(levels[name])

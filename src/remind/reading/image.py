@@ -1,8 +1,9 @@
 """Pictures: PNG, JPEG, TIFF and DICOM."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from remind.reading import Unreadable, Window
+from remind.reading.codestream import judge_jpeg
 from remind.reading.dicom import dicom_planes
 from remind.reading.files import guarded, judge_size, kind
 from remind.reading.planes import Planes, Read, scaler
@@ -103,26 +105,46 @@ def _planes(looks: list[_Look], read: Read) -> Planes:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """An image whose header has been read; of a PNG, all checksums too, which Pillow leaves out when it loads one."""
-    plugin = PICTURES[kind(path)]
+    """A picture whose header has been read."""
     with path.open("rb") as file:
-        if plugin is PngImageFile:
-            plugin(file).verify()
-            file.seek(0)
-        yield plugin(file)  # not Image.open, whose limit of size is another
+        yield PICTURES[kind(path)](file)
 
 
 def _read_pages(path: Path, pages: Sequence[int]) -> Iterator[np.ndarray]:
+    _judge(path)
     with _opened(path) as image:
         for page in pages:
             image.seek(page)
             yield _pixels(image)
 
 
+def _judge(path: Path) -> None:
+    """What Pillow does not look for: false checksums in a PNG, and a JPEG that ends early."""
+    if kind(path) == "png":
+        with path.open("rb") as file:
+            PngImageFile(file).verify()
+    elif kind(path) == "jpeg":
+        judge_jpeg(path.read_bytes())
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Discards what C libraries print as errors; libtiff cannot be kept from it otherwise."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _pixels(image: ImageFile.ImageFile) -> np.ndarray:
     """One page, upright, ``[c h w]``."""
     unsigned = isinstance(image, TiffImageFile) and image.tag_v2.get(_SAMPLE_FORMAT, (1,)) == (1,)
-    image.load()
+    with _muted() if isinstance(image, TiffImageFile) else nullcontext():
+        image.load()
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in _DEEP:
         values = np.asarray(image)[None]

@@ -37,21 +37,20 @@ def video_planes(path: Path, container: str) -> Planes:
 
 
 def _frames(path: Path, container: str) -> Iterator[av.VideoFrame]:
-    with (
-        path.open("rb") as file,
-        av.open(file, "r", format=container, options=_STRICT) as video,
-    ):  # a file, so no network
+    """All frames of the first picture stream. libav is handed an open file, so that nothing can name it another."""
+    with path.open("rb") as file, av.open(file, "r", format=container, options=_STRICT) as video:
         if not video.streams.video:
             raise Unreadable("holds no pictures")
         stream = video.streams.video[0]
         judge_size(stream.height, stream.width)
         stream.codec_context.options = _STRICT
         promised = len(stream.index_entries) if container == "mov" else stream.frames
-        packets = 0
+        packets, sizes = 0, set()
         for packet in video.demux(stream):
             packets += packet.size > 0
             for frame in packet.decode():
-                if (frame.width, frame.height) != (stream.width, stream.height):
+                sizes.add((frame.width, frame.height))
+                if len(sizes) > 1:
                     raise Unreadable("changes its size on the way")
                 yield frame
         if packets < promised:
