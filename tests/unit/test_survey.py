@@ -30,7 +30,7 @@ from remind.cohort.cohort import Cohort, load
 from remind.cohort.survey import CACHE, admit, checksum, survey
 from remind.errors import RemindError
 
-COLUMNS = ["row", "id", "modality", "cell", "state", "reason", "digest"]
+COLUMNS = ["row", "id", "cell", "modality", "state", "reason", "digest"]
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_absent_empty_unreadable_and_present_are_four_states(six):
         done[name, key] = "empty"
     cohort = load(six)
     assert states(survey(cohort)) == done
-    admitted = admit(cohort, unreadable="missing", budget=1)
+    admitted = admit(cohort, unreadable="missing", budget=1.0)
     for place, name in enumerate(cohort.modalities):
         for row, key in enumerate(cohort.ids):
             if name in FILES:
@@ -118,7 +118,7 @@ def test_no_cell_is_ever_changed_but_to_null(six):
     for name in FILES:
         file_of(six, name, having(six, name)[0]).write_bytes(b"")
     cohort = load(six)
-    admitted = admit(cohort, unreadable="missing", budget=1)
+    admitted = admit(cohort, unreadable="missing", budget=1.0)
     for column in cohort.samples.columns:
         for before, after in zip(cohort.samples[column], admitted.samples[column], strict=True):
             assert after == before or (after is None and column in FILES)
@@ -134,7 +134,7 @@ REASONS = {
     "a link to itself": (lambda path: path.symlink_to(path.name), ""),
     "a link to nothing": (lambda path: path.symlink_to("nowhere"), "not there"),
     "a link outside": (lambda path: path.symlink_to("/etc/hostname"), "outside"),
-    "half a file": (lambda path: path.write_bytes(path.with_name("whole").read_bytes()[:-40]), "damaged"),
+    "half a file": (lambda path: path.write_bytes(path.with_name("whole").read_bytes()[:-40]), "truncated"),
 }
 
 
@@ -378,7 +378,7 @@ def test_a_corrupt_cache_is_ignored(six, tmp_path, monkeypatch):
                 broken.append(f"{name}: believed")
         except BaseException as error:
             broken.append(f"{name}: {type(error).__name__}")
-    assert not broken
+    assert not broken, broken
 
 
 def test_two_processes_that_write_one_cache_do_not_clash(six, tmp_path, monkeypatch):
@@ -447,7 +447,7 @@ def test_the_budget_is_the_most_that_may_be_missing(tmp_path, count, allowed):
         with pytest.raises(RemindError, match=r"3 of 40 files .* budget of 5\.0%"):
             admit(cohort, unreadable="missing", budget=2 / 40)
     with pytest.raises(RemindError, match="cannot be read"):
-        admit(cohort, unreadable="stop", budget=1)
+        admit(cohort, unreadable="stop", budget=1.0)
 
 
 def test_one_modality_does_not_pay_for_another(tmp_path):
@@ -464,7 +464,7 @@ def test_a_sample_that_has_nothing_left_is_named(tmp_path):
     alone = next(key for key in having(folder, "scan") if key not in having(folder, "hba1c"))
     file_of(folder, "scan", alone).unlink()
     with pytest.raises(RemindError, match=f"1 samples .*{alone}.*drop them"):
-        admit(load(folder), unreadable="missing", budget=1)
+        admit(load(folder), unreadable="missing", budget=1.0)
 
 
 def test_who_is_admitted_once_is_not_opened_again(six, opened):
@@ -494,7 +494,7 @@ def test_a_table_of_a_wrong_modality_quotes_nothing(six):
 
 
 def fingerprint(folder: Path) -> str:
-    return admit(load(folder), unreadable="missing", budget=1).fingerprint
+    return admit(load(folder), unreadable="missing", budget=1.0).fingerprint
 
 
 def test_neither_the_order_of_rows_nor_file_times_nor_the_place_change_the_fingerprint(six, tmp_path):

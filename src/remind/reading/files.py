@@ -67,17 +67,8 @@ def judge_size(height: int, width: int, depth: int = 1) -> None:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Whatever a decoder throws at a bad file is ``Unreadable``; what it warns, logs or quotes stays unsaid.
-
-    Pillow makes up nothing that a truncated file lacks, and has our limit of size, whatever else it was told.
-    """
-    partial, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, PIXELS
-    loggers = {name: logging.getLogger(name) for name in _CHATTY}
-    levels = {name: logger.level for name, logger in loggers.items()}
+    """Whatever a decoder throws at a bad file is ``Unreadable``; what it quotes or warns of stays unsaid."""
     try:
-        for logger in loggers.values():
-            logger.setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
@@ -89,6 +80,23 @@ def guarded() -> Iterator[None]:
         raise Unreadable("needs more memory than there is") from None
     except Exception as error:
         raise Unreadable(f"cannot be decoded; it may be damaged or truncated ({type(error).__name__})") from None
+
+
+@contextmanager
+def guarded_pictures() -> Iterator[None]:
+    """``guarded``, for the libraries that decode pictures: their logs stay unsaid, too.
+
+    Pillow makes up nothing that a truncated file lacks, and has our limit of size, whatever else it was told.
+    """
+    partial, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, PIXELS
+    loggers = {name: logging.getLogger(name) for name in _CHATTY}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    try:
+        for logger in loggers.values():
+            logger.setLevel(logging.CRITICAL + 1)
+        with guarded():
+            yield
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = partial, most
         for name, logger in loggers.items():

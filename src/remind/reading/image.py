@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from remind.reading import Unreadable, Window
 from remind.reading.codestream import judge_jpeg
 from remind.reading.dicom import dicom_planes
-from remind.reading.files import guarded, judge_size, kind
+from remind.reading.files import guarded_pictures, judge_size, kind
 from remind.reading.planes import Planes, Read, scaler
 
 PICTURES = {"png": PngImageFile, "jpeg": JpegImageFile, "tiff": TiffImageFile}
@@ -37,7 +37,7 @@ def read_image(path: Path, *, size: int, window: Window | None = None) -> Float[
     Raises:
         Unreadable: if it is not one sound picture.
     """
-    with guarded():
+    with guarded_pictures():
         found = kind(path)
         if found == "dicom":
             planes = dicom_planes(path, window)

@@ -8,7 +8,7 @@ from torch import Tensor
 from remind.reading import Unreadable, Window
 from remind.reading.arrays import array_planes
 from remind.reading.dicom import dicom_planes, series_planes
-from remind.reading.files import guarded, kind
+from remind.reading.files import guarded_pictures, kind
 from remind.reading.image import page_planes, picture_planes
 from remind.reading.nifti import nifti_planes
 from remind.reading.planes import Planes, resample
@@ -31,7 +31,7 @@ def read_volume(
     Raises:
         Unreadable: if it is not one sound volume.
     """
-    with guarded():
+    with guarded_pictures():
         return resample(_planes(path, window), frames=frames, size=size, window=window)
 
 
