@@ -9,7 +9,8 @@ modality is made from columns of its own, so none of them knows everything:
 - readings   sequence   repeated measurements at irregular times
 - spread     embedding  the standard errors, as one token of width 10
 
-Most patients lack some of them. The missingness is drawn; it depends on nothing.
+Most patients lack some of them: there are a few usual ways through the clinic, and then there is everybody else. Who
+goes which way is drawn; it depends on nothing.
 """
 
 import sys
@@ -20,7 +21,14 @@ import polars as pl
 from PIL import Image
 from sklearn.datasets import load_breast_cancer
 
-AVAILABLE = {"labs": 0.85, "smear": 0.7, "note": 0.6, "readings": 0.5, "spread": 0.4}
+MODALITIES = ("labs", "smear", "note", "readings", "spread")
+WAYS = {"labs+smear+note": 0.35, "labs+smear+note+readings+spread": 0.25, "labs+note": 0.12, "labs+readings+spread": 0.08}
+
+
+def available(rng: np.random.Generator) -> set[str]:
+    """What a patient has: a usual way with all that belongs to it, or else anything."""
+    way = rng.choice([*WAYS, ""], p=[*WAYS.values(), 1 - sum(WAYS.values())])
+    return set(way.split("+")) if way else {name for name in MODALITIES if rng.random() < 0.5} or {"note"}
 
 
 def smear(rng: np.random.Generator, size: float, outline: float, texture: float) -> Image.Image:
@@ -66,7 +74,7 @@ def write(folder: Path) -> None:
         (folder / kind).mkdir(parents=True)
     for i in range(len(data.target)):
         row = {"patient": f"p{i:03d}", "diagnosis": str(data.target_names[data.target[i]])}
-        has = {name for name, share in AVAILABLE.items() if rng.random() < share} or {"labs"}
+        has = available(rng)
         labs = {name: data.data[i, list(data.feature_names).index(name)] for name in measured}
         row |= {name: value if "labs" in has else None for name, value in labs.items()}
         row |= dict.fromkeys(("smear", "note", "readings", "spread"))

@@ -378,7 +378,7 @@ def test_a_corrupt_cache_is_ignored(six, tmp_path, monkeypatch):
                 broken.append(f"{name}: believed")
         except BaseException as error:
             broken.append(f"{name}: {type(error).__name__}")
-    assert not broken, broken
+    assert not broken, "; ".join(broken)
 
 
 def test_two_processes_that_write_one_cache_do_not_clash(six, tmp_path, monkeypatch):

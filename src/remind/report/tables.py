@@ -61,7 +61,8 @@ def atlas_table(described: Mapping[str, Any], *, most: int = 20) -> Table:
     """How often each combination occurs, whether training seldom or never shows it, and each modality's share."""
     combinations = described["combinations"]
     summary = f"{described['samples']} samples, {described['subjects']} subjects, {len(combinations)} combinations"
-    table = Table(title=Text(f"{described['name']}: {summary}"), **PLAIN)
+    title = f"{described['name']}: {summary}"
+    table = Table(title=Text(title), min_width=min(len(title), 78), **PLAIN)
     table.add_column("combination", overflow="fold", min_width=16)
     table.add_column("n", justify="right")
     table.add_column("share", justify="right")
