@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-SCRIPTS = ("collapsed_tokens.py", "batched_experts.py")
+SCRIPTS = ("collapsed_tokens.py", "batched_experts.py", "encode_once.py", "million_rows.py")
 
 
 def main() -> None:
