@@ -22,7 +22,8 @@ from PIL import Image
 from sklearn.datasets import load_breast_cancer
 
 MODALITIES = ("labs", "smear", "note", "readings", "spread")
-WAYS = {"labs+smear+note": 0.35, "labs+smear+note+readings+spread": 0.25, "labs+note": 0.12, "labs+readings+spread": 0.08}
+ALL = "+".join(MODALITIES)
+WAYS = {"labs+smear+note": 0.35, ALL: 0.25, "labs+note": 0.12, "labs+readings+spread": 0.08}
 
 
 def available(rng: np.random.Generator) -> set[str]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from remind.api import fit
 from remind.cohort.sampler import BucketSampler
 from remind.config import load_recipe
-from remind.engine import loop
+from remind.engine import loop, resume
 from remind.engine.averaging import WeightAverage
 from remind.engine.checkpoint import unflatten
 from remind.engine.watch import Silence
@@ -256,12 +256,12 @@ def best_forgotten(tensors, parts):
 MUTANTS = {
     "nothing": (7, loop, "_as_is", loop._as_is),
     "objective": (7, GroupDRO, "load_state_dict", nothing),
-    "optimizer": (7, loop, "load_optimizer_state", nothing),
-    "rng": (7, loop, "load_rng_state", nothing),
+    "optimizer": (7, resume, "load_optimizer_state", nothing),
+    "rng": (7, resume, "load_rng_state", nothing),
     "sampler": (7, BucketSampler, "load_state_dict", nothing),
     "schedule": (7, torch.optim.lr_scheduler.StepLR, "load_state_dict", nothing),
     "average": (7, WeightAverage, "load_state_dict", nothing),
-    "best": (23, loop, "unflatten", best_forgotten),
+    "best": (23, resume, "unflatten", best_forgotten),
 }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import yaml
 from filemaking import jpeg_size, moving, write_dicom, write_nifti, write_video
 from PIL import Image
 from pydicom.encaps import encapsulate
@@ -386,3 +387,49 @@ def test_broken_files_are_refused(name, sound, tmp_path, monkeypatch, capfd):
     assert not failures
     assert {file.name for file in tmp_path.iterdir()} == {path.name}  # nothing was unpickled
     assert capfd.readouterr() == ("", "")
+
+
+READERS = {image: "image", volume: "volume", read_embedding: "embedding", read_events: "sequence"}
+
+
+@pytest.mark.slow
+def test_a_cohort_of_broken_files_is_checked_and_every_one_is_listed(sound, tmp_path, remind):
+    """One row a file, a modality a kind; a table beside them, so that every sample has something."""
+    rows, wanted = [], set()
+    for name, kind in KINDS.items():
+        column = name.replace(".", "-")
+        (tmp_path / column).mkdir()
+        others = [content for other in kind.foreign for content in sound[other]]
+        for seed in range(FILES):
+            rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            which = int(rng.integers(len(sound[name])))
+            content, how = broken(kind, sound[name][which], others, rng)
+            file = tmp_path / column / f"{seed}{kind.suffix}"
+            file.write_bytes(content)
+            row = {"visit": f"{column}-{seed:03d}", "grade": ("none", "mild")[seed % 2], "age": float(seed)}
+            rows.append(row | {column: f"{column}/{seed}{kind.suffix}"})
+            if not how.startswith("cut") or len(content) < len(sound[name][which]) - 40:  # what is cut at its end may be whole
+                wanted.add((row["visit"], column))
+    kinds = {name.replace(".", "-"): READERS[kind.read] for name, kind in KINDS.items()}
+    spec = {
+        "name": "broken",
+        "id": "visit",
+        "label": {"column": "grade", "classes": ["none", "mild"]},
+        "modalities": {
+            "age": {"kind": "tabular", "columns": ["age"]},
+            **{column: {"kind": kind, "column": column} for column, kind in kinds.items()},
+        },
+    }
+    schema = dict.fromkeys(("visit", "grade"), pl.String) | {"age": pl.Float64} | dict.fromkeys(kinds, pl.String)
+    pl.DataFrame(rows, schema=schema).write_parquet(tmp_path / "samples.parquet")
+    (tmp_path / "cohort.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    done = remind("cohort", "check", tmp_path)
+    assert done.code == 2
+    listed = pl.read_csv(tmp_path / "quarantine.csv")
+    assert wanted <= set(listed.select("id", "modality").iter_rows())
+    assert listed["reason"].null_count() == 0
+    assert listed.height >= 0.95 * FILES * len(KINDS)
+    refused = remind("train", tmp_path, "--out", tmp_path / "run", "--unreadable", "missing")
+    assert refused.code == 2
+    assert "above the budget" in refused.err
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {"quarantine.csv"}

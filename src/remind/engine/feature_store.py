@@ -161,8 +161,8 @@ class Shelf:
         watch.note(f"{self.name}: {count} inputs are encoded once, at most {_amount(size)}, into {self.folder}")
         if (free := shutil.disk_usage(self.folder).free) < size:
             raise RemindError(
-                f"{self.folder}: the features of {self.name!r} need up to {_amount(size)}, and {_amount(free)} are free; "
-                "make room, pool to fewer tokens, or set data.features to bfloat16 or none."
+                f"{self.folder}: the features of {self.name!r} need up to {_amount(size)}; {_amount(free)} are free. "
+                "Make room, pool to fewer tokens, or set data.features to bfloat16 or none."
             )
 
     def _encode(self, todo: Sequence[int], inputs: Inputs, watch: Watch) -> None:

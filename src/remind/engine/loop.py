@@ -21,16 +21,9 @@ from remind.cohort.splits import SPLITS
 from remind.cohort.survey import admit
 from remind.config import Recipe
 from remind.engine.averaging import WeightAverage
-from remind.engine.checkpoint import (
-    flatten,
-    load_optimizer_state,
-    load_rng_state,
-    optimizer_state,
-    rng_state,
-    unflatten,
-)
 from remind.engine.fitted import FittedModel
 from remind.engine.progress import Standing
+from remind.engine.resume import restore, save
 from remind.engine.run_folder import RunFolder
 from remind.engine.validation import Validation, validate
 from remind.engine.watch import GroupProgress, Silence, Watch
@@ -38,8 +31,6 @@ from remind.errors import RemindError
 from remind.methods import Stage
 from remind.nn.losses import focal_loss
 from remind.objectives import OBJECTIVES, Loss, Objective
-
-PARTS = ("model", "average", "best", "objective", "optimizer", "rng")
 
 
 def train(cohort: Cohort, recipe: Recipe, out: Path, store: Path, watch: Watch | None = None) -> FittedModel:
@@ -88,7 +79,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 class Training:
-    """A run under way. What must survive a restart is in ``standing``, ``sampler``, and the tensors of ``_save``."""
+    """A run under way. What must survive a restart, ``save`` writes and ``restore`` puts back."""
 
     optimizer: Any  # Fabric's wrapper, a new one each stage
 
@@ -122,7 +113,7 @@ class Training:
         budget = sum(self.epochs) * len(self.sampler)
         self.watch.begin(f"{self.fitted.recipe.method}, seed {self.fitted.recipe.seed}", budget)
         if saved := self.folder.checkpoint():
-            self._restore(*saved)
+            restore(self, *saved)
         else:
             self.prepare_stage()
         try:
@@ -157,12 +148,12 @@ class Training:
         for batch in self.batches():
             self.step(batch)
             if self.sampler.done and self.standing.step % self.settings.checkpoint_every == 0:
-                self._save()
+                save(self)
         self._validate()
         self.schedule.step()
         if self.standing.stale >= self.settings.patience or self.standing.epoch >= self.epochs[self.standing.stage]:
             self._next_stage()
-        self._save()
+        save(self)
 
     def batches(self) -> Iterator[Batch]:
         """What is left of the epoch, on the device."""
@@ -265,38 +256,6 @@ class Training:
         accuracy = np.divide(right, size, out=np.full(len(table), np.nan), where=size > 0)
         shown = None if weights is None else weights.cpu().numpy()
         return GroupProgress(table.modalities, table.labels(), size, accuracy, shown)
-
-    def _save(self) -> None:
-        tensors, groups = optimizer_state(self.optimizer.optimizer)
-        parts = {
-            "model": self.fitted.model.state_dict(),
-            "average": self.average.mean,
-            "best": self.best,
-            "objective": self.objective.state_dict(),
-            "optimizer": tensors,
-            "rng": rng_state(self.fabric.device),
-        }
-        document = {
-            "standing": self.standing.to_json(),
-            "sampler": self.sampler.state_dict(),
-            "optimizer": groups,
-            "schedule": self.schedule.state_dict(),
-        }
-        self.folder.save_checkpoint(flatten(parts), document)
-
-    def _restore(self, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
-        parts = unflatten(tensors, PARTS)
-        self.standing = Standing(**document["standing"])
-        self.sampler.load_state_dict(document["sampler"])
-        self.fitted.model.load_state_dict(parts["model"])
-        self.objective.load_state_dict(parts["objective"])
-        self.best = parts["best"]
-        if self.standing.stage < len(self.stages):
-            self.prepare_stage()
-            self.average.load_state_dict(parts["average"])
-            load_optimizer_state(self.optimizer.optimizer, parts["optimizer"], document["optimizer"])
-            self.schedule.load_state_dict(document["schedule"])
-        load_rng_state(parts["rng"], self.fabric.device)
 
     def _finish(self) -> None:
         """Write the history, the selected model and its predictions; then the run is finished."""

@@ -1,0 +1,56 @@
+"""A run under way, written down and put back: the next step is the one that would have come."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from remind.engine.checkpoint import (
+    flatten,
+    load_optimizer_state,
+    load_rng_state,
+    optimizer_state,
+    rng_state,
+    unflatten,
+)
+from remind.engine.progress import Standing
+
+if TYPE_CHECKING:
+    from remind.engine.loop import Training
+
+PARTS = ("model", "average", "best", "objective", "optimizer", "rng")
+
+
+def save(training: "Training") -> None:
+    """Write down where training stands."""
+    tensors, groups = optimizer_state(training.optimizer.optimizer)
+    parts = {
+        "model": training.fitted.model.state_dict(),
+        "average": training.average.mean,
+        "best": training.best,
+        "objective": training.objective.state_dict(),
+        "optimizer": tensors,
+        "rng": rng_state(training.fabric.device),
+    }
+    document = {
+        "standing": training.standing.to_json(),
+        "sampler": training.sampler.state_dict(),
+        "optimizer": groups,
+        "schedule": training.schedule.state_dict(),
+    }
+    training.folder.save_checkpoint(flatten(parts), document)
+
+
+def restore(training: "Training", tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
+    """Put back what ``save`` wrote, into a training that has just been made."""
+    parts = unflatten(tensors, PARTS)
+    training.standing = Standing(**document["standing"])
+    training.sampler.load_state_dict(document["sampler"])
+    training.fitted.model.load_state_dict(parts["model"])
+    training.objective.load_state_dict(parts["objective"])
+    training.best = parts["best"]
+    if training.standing.stage < len(training.stages):
+        training.prepare_stage()
+        training.average.load_state_dict(parts["average"])
+        load_optimizer_state(training.optimizer.optimizer, parts["optimizer"], document["optimizer"])
+        training.schedule.load_state_dict(document["schedule"])
+    load_rng_state(parts["rng"], training.fabric.device)
