@@ -318,7 +318,8 @@ def test_check_lists_every_problem_on_a_line_of_its_own_and_in_json(remind, clin
     lines = remind("cohort", "check", folder).err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith(f"{folder}/samples.parquet: row") for line in lines)
-    assert json.loads(remind("cohort", "check", folder, "--json").out) == {"cohort": str(folder), "problems": lines}
+    document = json.loads(remind("cohort", "check", folder, "--json").out)
+    assert document == {"cohort": str(folder), "problems": lines, "warnings": [], "quarantine": None}
 
 
 def test_a_mistake_in_a_process_of_its_own_is_one_line_and_exit_code_2(remind_process, clinic, at):

@@ -16,9 +16,15 @@ from remind.cohort.audit import audit
 from remind.errors import RemindError
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    return write_six(tmp_path_factory.mktemp("sound") / "six", samples=24)
+
+
 @pytest.fixture
-def six(tmp_path) -> Path:
-    return write_six(tmp_path / "six")
+def six(sound, tmp_path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(sound, tmp_path / "six"))
 
 
 def change(folder: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Path:

@@ -184,7 +184,9 @@ def test_columns_in_another_order_are_the_same(frame, folder, model, expected):
 def test_a_column_that_is_wholly_missing_may_have_any_type_of_nothing(frame, folder, model):
     some = frame.filter(pl.col("note").is_not_null())
     nothing = some.with_columns(emb=pl.lit(None), vitals=pl.lit(None, pl.String), hba1c=pl.lit(None))
-    typed = some.with_columns(emb=pl.lit(None, pl.String), vitals=pl.lit(None, pl.String), hba1c=pl.lit(None, pl.Float64))
+    typed = some.with_columns(
+        emb=pl.lit(None, pl.String), vitals=pl.lit(None, pl.String), hba1c=pl.lit(None, pl.Float64)
+    )
     found = [model.predict_proba(table.select(INPUTS), root=folder) for table in (nothing, typed)]
     assert np.array_equal(*found)
     pandas = as_pandas(typed.select(INPUTS))

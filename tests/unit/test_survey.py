@@ -33,9 +33,15 @@ from remind.errors import RemindError
 COLUMNS = ["row", "id", "cell", "modality", "state", "reason", "digest"]
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    return write_six(tmp_path_factory.mktemp("sound") / "six", samples=16)
+
+
 @pytest.fixture
-def six(tmp_path) -> Path:
-    return write_six(tmp_path / "six", samples=16)
+def six(sound, tmp_path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(sound, tmp_path / "six"))
 
 
 @pytest.fixture
@@ -140,14 +146,13 @@ REASONS = {
 
 @pytest.mark.parametrize("column", ["scan", "emb", "vitals"])
 @pytest.mark.parametrize("what", REASONS)
-def test_what_stands_in_place_of_a_file_is_unreadable_with_its_reason(tmp_path, what, column):
-    folder = write_six(tmp_path / "six", samples=8)
-    key = having(folder, column)[0]
-    path = file_of(folder, column, key)
+def test_what_stands_in_place_of_a_file_is_unreadable_with_its_reason(six, what, column):
+    key = having(six, column)[0]
+    path = file_of(six, column, key)
     path.rename(path.with_name("whole"))
     damage, said = REASONS[what]
     damage(path)
-    assert list(found := reasons(folder)) == [key]
+    assert list(found := reasons(six)) == [key]
     assert said in found[key]
 
 
@@ -258,7 +263,7 @@ def test_worker_processes_find_the_same(six):
         "import sys; from remind.cohort.cohort import load; from remind.cohort.survey import survey\n"
         "cohort = load(sys.argv[1]); print(survey(cohort, workers=2).equals(survey(cohort)))"
     )
-    done = python(code, six, timeout=40)
+    done = python(code, six, timeout=60)
     assert done.stdout.strip() == "True", done.stderr
 
 
@@ -429,7 +434,6 @@ def test_nothing_is_listed_where_every_file_can_be_read(six, tmp_path):
 @pytest.mark.parametrize(("count", "allowed"), [(1, True), (2, True), (3, False)])
 def test_the_budget_is_the_most_that_may_be_missing(tmp_path, count, allowed):
     folder = write_six(tmp_path / "six", modalities=["scan", "labs"])
-    key, *others = having(folder, "scan")
     frame = table_of(folder)
     cells = [frame["scan"].drop_nulls()[0]] * frame.height  # all rows have a scan of their own
     for row in range(frame.height):

@@ -55,8 +55,6 @@ class FittedModel:
         training, transforms = cohort.rows("train"), {}
         for place, (name, modality) in enumerate(cohort.spec.modalities.items()):
             having = training[cohort.available[training, place]]
-            if not len(having):
-                raise RemindError(f"{cohort.spec.name}: no training sample has modality {name!r}; leave it out.")
             settings = recipe.encoder_settings(name, modality.kind)
             transforms[name] = TRANSFORMS.get(modality.kind).fit(cohort.cells(name, having), settings)
         model = build_model(recipe, cohort.spec, cohort.groups, transforms)

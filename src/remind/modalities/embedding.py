@@ -39,8 +39,10 @@ class EmbeddingTransform(Transform):
         read = FileReader(cells, read_embedding, list)
         shapes = {tuple(read([place])[0].shape) for place in range(cells.frame.height)}
         widths = {width for _, width in shapes}
-        if len(widths) != 1:
-            listed = ", ".join(map(str, sorted(widths))) or "none"
+        if not shapes:
+            raise RemindError(f"no training sample has modality {cells.name!r}; leave it out.")
+        if len(widths) > 1:
+            listed = ", ".join(map(str, sorted(widths)))
             raise RemindError(
                 f"modality {cells.name!r}: its training arrays have widths {listed}; they need one width."
             )

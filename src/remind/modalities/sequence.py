@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from remind.errors import RemindError
 from remind.modalities import Cells, Transform
 from remind.modalities.files import Decode, FileReader
 from remind.modalities.spec import SequenceModality
@@ -47,6 +48,8 @@ class SequenceTransform(Transform):
         """Learn from the training samples' events. A constant variable gets deviation 1."""
         read, limit = FileReader(cells, read_events, list), settings["limit"]
         files = [read([place])[0] for place in range(cells.frame.height)]
+        if not files:
+            raise RemindError(f"no training sample has modality {cells.name!r}; leave it out.")
         events = pl.concat(files).sort("variable", "value")  # sorted: any order of samples, same sums
         found = events.group_by("variable", maintain_order=True).agg(
             mean=pl.col("value").mean(), spread=pl.col("value").std(ddof=0)
