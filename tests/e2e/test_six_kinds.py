@@ -120,6 +120,7 @@ def test_a_store_changes_no_bit_of_a_run(folder, plain, tmp_path, overrides):
     assert {"note"} <= set(shelves) <= {"note", "vitals"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", ["none", "float32"])
 def test_worker_processes_change_no_bit_of_a_run(folder, plain, tmp_path, features):
     """In a process of its own: where it hangs, it is ended."""
@@ -336,6 +337,20 @@ def test_a_changed_text_and_a_changed_file_are_encoded_and_nothing_else(own, tmp
     alone, _ = features_of(own, tmp_path / "another")
     assert encoded == {"note": 1, "vitals": 1}
     assert all(torch.equal(found[name], alone[name]) for name in found)
+
+
+def test_what_training_samples_taught_is_part_of_the_preprocessing(own, tmp_path):
+    """Another mean makes other inputs of files that are what they were, for weights that are what they were."""
+    features_of(own, tmp_path / "store")
+    cohort = load(own)
+    training = [cohort.ids[row] for row in cohort.rows("train")]
+    path = file_of(own, "vitals", next(key for key in having(own, "vitals") if key in training))
+    frame = pl.read_parquet(path)
+    frame.with_columns(pl.col("value") + 1000).write_parquet(path)
+    found, encoded = features_of(own, tmp_path / "store")
+    alone, _ = features_of(own, tmp_path / "another")
+    assert encoded == {"vitals": len(having(own, "vitals"))}
+    assert torch.equal(found["vitals"], alone["vitals"])
 
 
 # Unreadable files

@@ -96,6 +96,12 @@ def test_a_pandas_table_with_any_index_and_nan_is_the_same(frame, spec, folder, 
     assert loaded.fingerprint == cohort.fingerprint
 
 
+def test_not_a_number_is_nothing(frame, spec, folder, model, cohort, expected):
+    table = frame.with_columns(pl.col("hba1c").fill_null(float("nan")))
+    assert package.load(table, spec, root=str(folder)).fingerprint == cohort.fingerprint
+    assert np.array_equal(model.predict_proba(table, root=folder), expected)
+
+
 def test_the_table_that_is_given_is_not_changed(frame, spec, folder):
     table = as_pandas(frame)
     before = table.copy(deep=True)

@@ -29,6 +29,8 @@ import remind.cohort.survey as module
 from remind.cohort.cohort import Cohort, load
 from remind.cohort.survey import CACHE, admit, checksum, survey
 from remind.errors import RemindError
+from remind.modalities.files import within
+from remind.reading import Unreadable
 
 COLUMNS = ["row", "id", "cell", "modality", "state", "reason", "digest"]
 
@@ -162,6 +164,14 @@ def test_a_path_that_can_be_no_file_is_unreadable_and_no_crash(six, cell):
     assert list(reasons(put(six, "scan", {key: cell}))) == [key]
 
 
+@pytest.mark.parametrize("cell", ["scan/../scan/{}", "../six/scan/{}", "{root}/scan/{}"])
+def test_no_path_upwards_or_absolute_is_followed_even_where_it_leads_back_inside(six, cell):
+    name = file_of(six, "scan", having(six, "scan")[0]).name
+    assert within(six, f"scan/{name}").is_file()
+    with pytest.raises(Unreadable, match="outside"):
+        within(six, cell.format(name, root=six))
+
+
 def test_a_link_that_stays_inside_is_followed(six):
     key, other = having(six, "scan")[:2]
     path = file_of(six, "scan", key)
@@ -193,7 +203,7 @@ def test_the_checksum_of_a_folder_is_that_of_its_names_and_bytes(tmp_path):
     (tmp_path / "b" / "1").write_text("content 3")
     changed = checksum(tmp_path / "b")
     (tmp_path / "b" / "1").write_text("content 1")
-    (tmp_path / "b" / "1").rename(tmp_path / "b" / "3")
+    (tmp_path / "b" / "2").rename(tmp_path / "b" / "3")  # the order stays
     assert len({first, changed, checksum(tmp_path / "b")}) == 3
 
 
@@ -320,7 +330,7 @@ def test_a_file_that_could_not_be_read_is_tried_again_though_it_is_unchanged(six
     with monkeypatch.context() as patched:
 
         def refuse(path, **settings):
-            raise module.Unreadable("may not be read (permission denied)")
+            raise Unreadable("may not be read (permission denied)")
 
         patched.setattr("remind.modalities.image.read_image", refuse)
         broken = survey(load(six), cache=tmp_path)

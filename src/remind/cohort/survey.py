@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from remind.cohort.cohort import Cohort
+from remind.cohort.workers import worker_settings
 from remind.errors import RemindError
 from remind.modalities import TRANSFORMS
 from remind.modalities.files import within
@@ -164,7 +165,9 @@ def _open(cohort: Cohort, fresh: pl.DataFrame, workers: int, progress: Progress)
     openers = {name: TRANSFORMS.get(m.kind).opener(m) for name, m in cohort.spec.modalities.items()}
     files = Files([(cohort.root, cell) for cell in fresh["cell"]], [openers[name] for name in fresh["modality"]])
     found = []
-    for finding in DataLoader(files, batch_size=None, num_workers=workers, generator=torch.Generator()):
+    for finding in DataLoader(
+        files, batch_size=None, generator=torch.Generator(), **worker_settings(workers, len(files))
+    ):
         found.append(finding)
         progress(len(found), len(files))
     state, reason, digest = zip(*found, strict=True)

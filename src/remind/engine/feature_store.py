@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
+from remind.cohort.workers import worker_settings
 from remind.encoders import Backbone, features, lengths
 from remind.engine.bundle import digest, write_text
 from remind.engine.device import to_device
@@ -172,7 +173,7 @@ class Shelf:
         since, done = time.monotonic(), 0
         own = torch.Generator()  # else reading would advance the one that dropout uses
         reading = _Batches(todo, inputs.read)
-        for batch in DataLoader(reading, batch_size=None, num_workers=self.workers, generator=own):
+        for batch in DataLoader(reading, batch_size=None, generator=own, **worker_settings(self.workers, len(todo))):
             found = features(self.backbone, to_device(batch, device))
             self.ragged = found.length is not None
             for values, length in zip(found.values, lengths(found).tolist(), strict=True):

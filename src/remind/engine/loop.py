@@ -19,6 +19,7 @@ from remind.cohort.cohort import Cohort
 from remind.cohort.sampler import BucketSampler
 from remind.cohort.splits import SPLITS
 from remind.cohort.survey import admit
+from remind.cohort.workers import worker_settings
 from remind.config import Recipe
 from remind.engine.averaging import WeightAverage
 from remind.engine.fitted import FittedModel
@@ -139,6 +140,13 @@ class Training:
         if self.store:
             model.eval()
             self.fitted.encode_once(self.cohort, [self.training, self.validation], self.store, self.watch)
+        self.loader = DataLoader(
+            self.training,
+            batch_sampler=self.sampler,
+            collate_fn=_as_is,
+            generator=torch.Generator(),  # its own: else drawing batches would advance the one that dropout uses
+            **worker_settings(self.fitted.recipe.data.workers, len(self.training)),
+        )
 
     def _epoch(self) -> None:
         """What is left of an epoch, its validation, and the next stage when its time has come."""
@@ -157,14 +165,7 @@ class Training:
 
     def batches(self) -> Iterator[Batch]:
         """What is left of the epoch, on the device."""
-        loader = DataLoader(
-            self.training,
-            batch_sampler=self.sampler,
-            collate_fn=_as_is,
-            num_workers=self.fitted.recipe.data.workers,
-            generator=torch.Generator(),  # its own: else drawing batches would advance the one that dropout uses
-        )
-        for batch in loader:
+        for batch in self.loader:
             yield self.fabric.to_device(batch)
 
     def step(self, batch: Batch) -> None:
@@ -173,7 +174,11 @@ class Training:
         if not bool(loss.per_sample.isfinite().all()):
             self._refuse(batch, loss)
         self.fabric.backward(loss.total)
-        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.settings.clip)
+        norm = self.fabric.clip_gradients(
+            self.model, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=False
+        )
+        if norm is not None and not bool(norm.isfinite()):
+            self._refuse_gradient()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update()
@@ -193,6 +198,14 @@ class Training:
         raise RemindError(
             f"{self.folder.path}: the loss of {len(broken)} samples is not finite at step {self.standing.step + 1} "
             f"(ids {named}); no weight was changed by it. Lower train.lr, or look at their cells."
+        )
+
+    def _refuse_gradient(self) -> None:
+        weights = self.fitted.model.named_parameters()
+        broken = [name for name, weight in weights if weight.grad is not None and not weight.grad.isfinite().all()]
+        raise RemindError(
+            f"{self.folder.path}: the gradient of {', '.join(broken[:3])} is not finite at step {self.standing.step + 1}; "
+            f"no weight was changed by it. Lower train.lr, or try another train.precision than {self.settings.precision}."
         )
 
     def _validate(self) -> None:
