@@ -108,7 +108,7 @@ def test_in_the_second_stage_the_encoders_stand_still_and_the_residuals_move(coh
         learning = any(module.training for module in model.encoders.modules())
         seen[self.stages[self.standing.stage].name].append((state, learning))
 
-    monkeypatch.setattr(Training, "_step", watched)
+    monkeypatch.setattr(Training, "step", watched)
     fit(cohort, method="remind", recipe=load_recipe(None, tiny))
 
     def moved(stage, part):

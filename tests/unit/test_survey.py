@@ -271,6 +271,7 @@ def test_worker_processes_find_the_same(six):
     file_of(six, "vitals", having(six, "vitals")[0]).write_bytes(b"PAR1 or not")
     code = (
         "import sys; from remind.cohort.cohort import load; from remind.cohort.survey import survey\n"
+        "from remind.cohort import workers; workers.WORTH_IT = 1  # else a cohort this small has none\n"
         "cohort = load(sys.argv[1]); print(survey(cohort, workers=2).equals(survey(cohort)))"
     )
     done = python(code, six, timeout=60)

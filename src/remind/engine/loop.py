@@ -178,7 +178,6 @@ class Training:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.settings.clip)
         except RuntimeError:  # their norm is not finite
             self._refuse_gradient()
-            raise
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update()
@@ -202,13 +201,12 @@ class Training:
 
     def _refuse_gradient(self) -> None:
         weights = self.fitted.model.named_parameters()
-        broken = [name for name, weight in weights if weight.grad is not None and not weight.grad.isfinite().all()]
-        if broken:
-            raise RemindError(
-                f"{self.folder.path}: the gradient of {', '.join(broken[:3])} is not finite at step "
-                f"{self.standing.step + 1}; no weight was changed by it. Lower train.lr, or try another "
-                f"train.precision than {self.settings.precision}."
-            )
+        broken = [name for name, weight in weights if weight.grad is not None and not weight.grad.norm().isfinite()]
+        raise RemindError(
+            f"{self.folder.path}: the gradient of {', '.join(broken[:3])} is not finite at step "
+            f"{self.standing.step + 1}; no weight was changed by it. Lower train.lr, or try another train.precision than "
+            f"{self.settings.precision}."
+        )
 
     def _validate(self) -> None:
         """Score the epoch, write it into the history, remember the weights if they are the best so far."""
