@@ -43,6 +43,8 @@ def fit(
     if out is None:
         return fit_in_scratch(cohort, settings, store, watch)
     run = Path(out)
+    if run.name == "features" and store is None:
+        raise RemindError(f"{run}: is where features of its neighbours go; give the run another name.")
     fitted = train(cohort, settings, run, Path(store) if store else features_beside(run), watch)
     if not (run / "metrics.json").exists():
         _write_metrics(RunFolder(run), fitted)
@@ -87,6 +89,7 @@ def evaluate(
         store = features_beside(Path(model))
     fitted = load_model(model) if isinstance(model, str | Path) else model
     cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
+    cohort = fitted.admit(cohort, Path(store) if store else None)
     rows = np.arange(len(cohort)) if split is None else cohort.rows(split)
     predictions = fitted.predictions(cohort, rows, fitted.store(Path(store)) if store else None)
     return evaluate_predictions(predictions, fitted.groups, fitted.classes_)

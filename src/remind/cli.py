@@ -82,8 +82,12 @@ def check(
         found = audit(cohort, files=files, workers=workers)
     place = quarantine or cohort / "quarantine.csv"
     listed = not found.broken.is_empty()
-    if listed:
-        write_quarantine(place, found.broken)
+    if listed or place.is_file():
+        try:
+            write_quarantine(place, found.broken)
+        except OSError as error:
+            listed = False
+            found.warnings.append(f"{place}: cannot be written ({error.strerror}); name another with --quarantine.")
     if as_json:
         document = {"cohort": str(cohort), "problems": found.problems, "warnings": found.warnings}
         print(json.dumps({**document, "quarantine": str(place) if listed else None}))
@@ -198,7 +202,7 @@ def evaluate(
     if cohort is None and split in ("train", "all"):
         raise RemindError(f"{run}: keeps the predictions of validation and test; name the cohort to score {split}.")
     fitted = load_model(run)
-    metrics = score(run if cohort is None else fitted, cohort, split=None if split == "all" else split)
+    metrics = score(run, cohort, split=None if split == "all" else split)
     modalities = list(fitted.spec.modalities)
     _show(metrics, as_json, lambda: metrics_table(f"{run}: {split} split", modalities, {run.name: metrics}))
 

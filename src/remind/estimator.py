@@ -1,5 +1,6 @@
 """REMIND, and every other method, as a scikit-learn classifier of tables whose cells may be paths and text."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from remind.errors import RemindError, rows
 
 
 class RemindClassifier(ClassifierMixin, BaseEstimator):
-    """``RemindClassifier(modalities).fit(X, y).predict_proba(X)``; nothing is written to disk.
+    """``RemindClassifier(modalities).fit(X, y).predict_proba(X)``.
+
+    While it trains, a temporary folder holds the run and its features; it is removed in the end.
 
     Args:
         modalities: what ``cohort.yaml`` says under ``modalities``: the kind and the columns of each.
@@ -36,7 +39,7 @@ class RemindClassifier(ClassifierMixin, BaseEstimator):
         recipe: str | Path | Recipe | None = None,
         seed: int = 0,
         validation: float = 0.15,
-        root: str | Path = ".",
+        root: str | Path | None = None,
     ) -> None:
         self.modalities, self.method, self.recipe = modalities, method, recipe
         self.seed, self.validation, self.root = seed, validation, root
@@ -50,7 +53,9 @@ class RemindClassifier(ClassifierMixin, BaseEstimator):
         table = as_polars(X)
         if len(y) != table.height:
             raise RemindError(f"y has {len(y)} labels for {table.height} rows; give one each.")
-        if empty := [row for row, label in enumerate(y) if label is None or label != label]:
+        if groups is not None and len(list(groups := list(groups))) != table.height:
+            raise RemindError(f"groups has {len(groups)} names for {table.height} rows; give one each.")
+        if empty := [row for row, label in enumerate(y) if _is_null(label)]:
             raise RemindError(f"{rows(empty)}: y is empty; drop those samples or label them.")
         self.classes_ = np.unique(np.asarray(y))
         row, subject, label = _free(table.columns, ("row", "subject", "label"))
@@ -79,6 +84,10 @@ class RemindClassifier(ClassifierMixin, BaseEstimator):
     def predict(self, X: Frame) -> np.ndarray:
         """The most probable class of each row, as ``y`` had it."""
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+def _is_null(label: Any) -> bool:
+    return label is None or type(label).__name__ == "NAType" or (isinstance(label, float) and math.isnan(label))
 
 
 def _free(taken: Iterable[str], names: Sequence[str]) -> list[str]:

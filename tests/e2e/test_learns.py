@@ -99,13 +99,13 @@ def test_what_is_learned_of_the_data_is_learned_of_the_training_rows_alone(clini
 
 def test_in_the_second_stage_the_encoders_stand_still_and_the_residuals_move(cohort, tiny, monkeypatch):
     seen = {"shared": [], "specialised": []}
-    step = Training._step
+    step = Training.step
 
     def watched(self, batch):
         step(self, batch)
         model = self.fitted.model
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        learning = any(module.training for module in model.encoders.modules())
+        learning = any(module.training for encoder in model.encoders for module in encoder.modules())
         seen[self.stages[self.standing.stage].name].append((state, learning))
 
     monkeypatch.setattr(Training, "step", watched)

@@ -239,7 +239,7 @@ def test_a_damaged_store_costs_time_and_no_bit(folder, plain, tmp_path):
         content = bytearray(shard.read_bytes())
         content[-5 - number] ^= 4
         shard.write_bytes(content)
-    (tmp_path / "features" / "survey.parquet").write_bytes(b"PAR1 damaged PAR1")
+    (tmp_path / "features" / "survey.cache").write_bytes(b"PAR1 damaged PAR1")
     watch = Recorder()
     fit(folder, recipe=recipe(*ONE_STAGE), out=tmp_path / "run", watch=watch)
     assert watch.encoded

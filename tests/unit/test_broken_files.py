@@ -408,7 +408,9 @@ def test_a_cohort_of_broken_files_is_checked_and_every_one_is_listed(sound, tmp_
             file.write_bytes(content)
             row = {"visit": f"{column}-{seed:03d}", "grade": ("none", "mild")[seed % 2], "age": float(seed)}
             rows.append(row | {column: f"{column}/{seed}{kind.suffix}"})
-            if not how.startswith("cut") or len(content) < len(sound[name][which]) - 40:  # what is cut at its end may be whole
+            if (
+                not how.startswith("cut") or len(content) < len(sound[name][which]) - 40
+            ):  # what is cut at its end may be whole
                 wanted.add((row["visit"], column))
     kinds = {name.replace(".", "-"): READERS[kind.read] for name, kind in KINDS.items()}
     spec = {

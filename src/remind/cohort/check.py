@@ -35,7 +35,7 @@ def problems(spec: CohortSpec, samples: pl.DataFrame, place: str, *, labelled: b
     odd = {
         column
         for column in {spec.id, spec.subject_column, spec.label.column, *split} - absent
-        if not _flat(samples[column])
+        if not is_flat(samples[column])
     }
     found += [f"column {column!r} is of type {_kind(samples[column])}; use whole numbers or text." for column in odd]
     checks = (
@@ -50,7 +50,8 @@ def problems(spec: CohortSpec, samples: pl.DataFrame, place: str, *, labelled: b
     return [f"{place}: {sentence}" for sentence in found]
 
 
-def _flat(values: pl.Series) -> bool:
+def is_flat(values: pl.Series) -> bool:
+    """Whether a column holds plain values, not lists or structures."""
     return values.dtype.is_numeric() or values.dtype in PLAIN or values.dtype == pl.Date
 
 

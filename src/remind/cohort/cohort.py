@@ -29,6 +29,7 @@ class Cohort:
     samples: pl.DataFrame
     folder: Path = Path()
     digests: Mapping[str, list[str | None]] | None = None  # SHA-256 of each file by modality, once all were opened
+    drawn: np.ndarray | None = None  # the split by the table alone: what opening files shows moves nobody
 
     @property
     def root(self) -> Path:
@@ -88,6 +89,8 @@ class Cohort:
     @cached_property
     def split(self) -> np.ndarray:
         """The split of each sample, as an index into ``SPLITS``, ``int64 [n]``."""
+        if self.drawn is not None:
+            return self.drawn
         if isinstance(self.spec.split, SplitColumn):
             place = {name: index for index, name in enumerate(SPLITS)}
             return self.samples[self.spec.split.column].replace_strict(place, return_dtype=pl.Int64).to_numpy()
@@ -128,14 +131,14 @@ class Cohort:
 
 
 def load(
-    source: str | Path | Frame, spec: Mapping[str, Any] | str | Path | None = None, *, root: str | Path = "."
+    source: str | Path | Frame, spec: Mapping[str, Any] | str | Path | None = None, *, root: str | Path | None = None
 ) -> Cohort:
     """Read a cohort and check it, all but its files, which are opened when they are needed.
 
     Args:
         source: a folder (``cohort.yaml`` and ``samples.parquet`` or ``samples.csv``), or a polars or pandas table.
         spec: of a table: what ``cohort.yaml`` would say, or the path of one.
-        root: of a table: where the paths in it start.
+        root: of a table: where the paths in it start; by default the spec's ``root``, or here.
 
     Raises:
         RemindError: if anything in it is wrong; names the file, the rows and the mend. ``remind cohort check`` lists
@@ -146,7 +149,7 @@ def load(
             raise RemindError(
                 "a table needs its spec: remind.load(table, {'name': ..., 'id': ..., 'label': ..., ...})."
             )
-        return _sound(as_spec(spec), as_polars(source), "the table", Path(root))
+        return _sound(_rooted(as_spec(spec), root), as_polars(source), "the table", Path())
     if spec is not None:
         raise RemindError(f"{source}: a folder brings its spec in cohort.yaml; give no other.")
     folder = Path(source)
@@ -155,19 +158,24 @@ def load(
     return _sound(found, samples, str(place), folder, f": run 'remind cohort check {folder}'")
 
 
-def unlabelled(spec: CohortSpec, samples: pl.DataFrame, root: Path) -> Cohort:
+def _rooted(spec: CohortSpec, root: str | Path | None) -> CohortSpec:
+    return spec if root is None else spec.model_copy(update={"root": str(root)})
+
+
+def unlabelled(spec: CohortSpec, samples: pl.DataFrame, root: str | Path | None) -> Cohort:
     """Samples to be predicted, in their order: their row numbers as ids; no label, subject or split is needed.
 
     Raises:
         RemindError: if a column of a modality is not there or of no use, or a sample has no modality.
     """
-    plain = spec.model_copy(update={"id": "row", "subject": None, "split": SplitShares()})
     inputs = {column for modality in spec.modalities.values() for column in modality.cells()}
+    name = "row" + "_" * max((len(column) for column in inputs), default=0)  # a name that no input has
+    plain = _rooted(spec, root).model_copy(update={"id": name, "subject": None, "split": SplitShares()})
     table = samples.select(column for column in samples.columns if column in inputs).with_columns(
-        pl.Series("row", [f"{row:0{len(str(len(samples)))}d}" for row in range(1, len(samples) + 1)]),
+        pl.Series(name, [f"{row:0{len(str(len(samples)))}d}" for row in range(1, len(samples) + 1)]),
         pl.lit(None, pl.String).alias(spec.label.column),
     )
-    return _sound(plain, table, "the table", root, labelled=False)
+    return _sound(plain, table, "the table", Path(), labelled=False)
 
 
 def _sound(

@@ -6,6 +6,8 @@ there or cannot be decoded; it is never replaced, and counts as missing only if 
 """
 
 import hashlib
+import io
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,10 +27,10 @@ from remind.modalities.files import within
 from remind.modalities.spec import FileModality
 from remind.reading import Unreadable
 
-CACHE = "survey.parquet"
-KEY = ["modality", "cell", "size", "changed"]
-FOUND = ["state", "reason", "digest"]
-TEXT = dict.fromkeys(("modality", "cell", *FOUND), pl.String)
+CACHE = "survey.cache"
+KEY = {"path": pl.String, "reading": pl.String, "size": pl.Int64, "changed": pl.Int64}  # what a finding holds for
+FOUND = {"state": pl.String, "reason": pl.String, "digest": pl.String, "width": pl.Int64}
+COLUMNS = {**KEY, **FOUND}
 
 Progress = Callable[[int, int], None]
 """Told how many of how many files have been opened."""
@@ -40,6 +42,7 @@ class Finding(NamedTuple):
     state: str  # present, empty, unreadable
     reason: str | None
     digest: str | None  # SHA-256
+    width: int | None  # of an array of tokens
 
 
 @dataclass(frozen=True)
@@ -58,30 +61,30 @@ class Files(Dataset[Finding]):
             path = within(root, cell)
             held = self.openers[place](path)
         except Unreadable as reason:
-            return Finding("unreadable", str(reason), None)
-        return Finding("present" if len(held) else "empty", None, checksum(path))
+            return Finding("unreadable", str(reason), None, None)
+        width = held.shape[1] if isinstance(held, torch.Tensor) and held.ndim == 2 else None
+        return Finding("present" if len(held) else "empty", None, checksum(path), width)
 
 
 def survey(
     cohort: Cohort, *, cache: Path | None = None, workers: int = 0, progress: Progress = lambda done, total: None
 ) -> pl.DataFrame:
-    """The state of every cell that is a path: row, id, modality, cell, state, reason, digest.
+    """The state of every cell that is a path: row, id, modality, cell, state, reason, digest, width.
 
-    ``cache`` is a folder; files whose size and time of change stand there are not opened again.
+    ``cache`` is a folder; files whose size and time of change stand there are not opened again, unless they could not
+    be read.
     """
     cells = _cells(cohort)
-    known = _read_cache(cache) if cache else None
-    table = cells if known is None else cells.join(known, on=KEY, how="left", maintain_order="left")
-    if known is None:
-        table = table.with_columns(pl.lit(None, pl.String).alias(name) for name in FOUND)
-    fresh = table.filter(pl.col("state").is_null()).unique(["modality", "cell"], maintain_order=True)
+    known = _read_cache(cache) if cache else pl.DataFrame(schema=COLUMNS)
+    table = cells.join(known, on=list(KEY), how="left", maintain_order="left")
+    fresh = table.filter(pl.col("state").is_null()).unique(["path", "reading"], maintain_order=True)
     if fresh.height:
-        found = _open(cohort, fresh, workers, progress)
-        rest = table.drop(FOUND).join(found, on=["modality", "cell"], how="left", maintain_order="left")
-        table = table.with_columns(pl.coalesce(name, rest[name]).alias(name) for name in FOUND)
+        found = fresh.select(list(KEY)).hstack(_open(cohort, fresh, workers, progress))
+        known = pl.concat([known, found])
+        table = cells.join(known, on=list(KEY), how="left", maintain_order="left")
         if cache:
-            _write_cache(cache, pl.concat([*([] if known is None else [known]), table.select(*KEY, *FOUND)]))
-    return table.drop("size", "changed")
+            _write_cache(cache, known.filter(pl.col("state") != "unreadable"))
+    return table.drop(list(KEY))
 
 
 def admit(
@@ -108,15 +111,36 @@ def admit(
         return cohort
     table = survey(cohort, cache=cache, workers=workers, progress=progress)
     broken = table.filter(pl.col("state") == "unreadable")
+    if quarantine:
+        write_quarantine(quarantine, broken)
     if broken.height:
-        if quarantine:
-            write_quarantine(quarantine, broken)
         _judge(cohort, table, broken, unreadable, budget, quarantine)
+    if wrong := odd_widths(table):
+        raise RemindError(f"{cohort.spec.name}: {wrong[0]}")
     return _without(cohort, table)
 
 
+def odd_widths(table: pl.DataFrame) -> list[str]:
+    """A sentence for each modality whose arrays do not all have the same width."""
+    found = []
+    held = table.filter((pl.col("state") == "present") & pl.col("width").is_not_null())
+    for (modality,), lines in held.group_by("modality", maintain_order=True):
+        widths = lines["width"].value_counts(sort=True)
+        if widths.height > 1:
+            odd = lines.filter(pl.col("width") != widths["width"][0])
+            named = ", ".join(odd["id"].unique(maintain_order=True)[:5])
+            found.append(
+                f"modality {modality!r}: the tokens of ids {named} have another width than most, "
+                f"which have {widths['width'][0]}; write them alike."
+            )
+    return found
+
+
 def write_quarantine(path: Path, broken: pl.DataFrame) -> None:
-    """List unreadable files: id, modality, file, reason."""
+    """List unreadable files: id, modality, file, reason. If there are none, an old list goes."""
+    if broken.is_empty():
+        path.unlink(missing_ok=True)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.name}.tmp")
     broken.select("id", "modality", file="cell", reason="reason").write_csv(staging)
@@ -133,46 +157,41 @@ def checksum(path: Path) -> str:
 
 
 def _cells(cohort: Cohort) -> pl.DataFrame:
-    """One line a cell that is a path, with the size and the time of change of what it leads to."""
+    """One line a cell that is a path, with what it leads to, and with the size and the time of change of that."""
     tables = []
     for name, modality in cohort.spec.modalities.items():
-        if isinstance(modality, FileModality):
+        if isinstance(modality, FileModality) and cohort.samples[modality.column].dtype == pl.String:
             cells = pl.DataFrame({"row": range(len(cohort)), "id": cohort.ids, "cell": cohort.samples[modality.column]})
-            given = cells.cast({"cell": pl.String}).drop_nulls("cell").with_columns(modality=pl.lit(name))
-            stamps = [_stamp(cohort.root, cell) for cell in given["cell"]]
-            size, changed = zip(*stamps, strict=True) if stamps else ((), ())
-            tables.append(
-                given.with_columns(
-                    pl.Series("size", size, dtype=pl.Int64), pl.Series("changed", changed, dtype=pl.Int64)
-                )
-            )
-    return pl.concat(tables)
+            given = cells.drop_nulls("cell")
+            lines = [_stamp(cohort.root, cell) for cell in given["cell"]]
+            stamps = pl.DataFrame(lines, schema={key: KEY[key] for key in ("path", "size", "changed")}, orient="row")
+            reading = modality.model_dump_json(exclude={"column"})
+            tables.append(given.with_columns(modality=pl.lit(name), reading=pl.lit(reading)).hstack(stamps))
+    schema = {"row": pl.Int64, **dict.fromkeys(("id", "cell", "modality"), pl.String), **KEY}
+    return pl.concat([table.select(list(schema)).cast(schema) for table in tables] or [pl.DataFrame(schema=schema)])
 
 
-def _stamp(root: Path, cell: str) -> tuple[int, int]:
-    """Bytes, and the time of the last change in nanoseconds; -1 where there is nothing to be read."""
+def _stamp(root: Path, cell: str) -> tuple[str, int, int]:
+    """The path, its bytes, and the time of its last change in nanoseconds; -1 where there is nothing to be read."""
     try:
         path = within(root, cell)
         parts = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
         stats = [part.stat() for part in parts]
     except (Unreadable, OSError, ValueError):
-        return -1, -1
-    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
+        return str(root / cell), -1, -1
+    return str(path.resolve()), sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
 
 
 def _open(cohort: Cohort, fresh: pl.DataFrame, workers: int, progress: Progress) -> pl.DataFrame:
-    """Open the files of these cells, in worker processes if there are to be any."""
+    """Open the files of these cells, in worker processes if there are to be any: state, reason, digest."""
     openers = {name: TRANSFORMS.get(m.kind).opener(m) for name, m in cohort.spec.modalities.items()}
     files = Files([(cohort.root, cell) for cell in fresh["cell"]], [openers[name] for name in fresh["modality"]])
     found = []
-    for finding in DataLoader(
-        files, batch_size=None, generator=torch.Generator(), **worker_settings(workers, len(files))
-    ):
+    own = torch.Generator()  # else reading would advance the one that dropout uses
+    for finding in DataLoader(files, batch_size=None, generator=own, **worker_settings(workers, len(files))):
         found.append(finding)
         progress(len(found), len(files))
-    state, reason, digest = zip(*found, strict=True)
-    parts = {"state": state, "reason": reason, "digest": digest}
-    return fresh.select("modality", "cell").with_columns(pl.Series(k, v, dtype=pl.String) for k, v in parts.items())
+    return pl.DataFrame(found, schema=FOUND, orient="row")
 
 
 def _judge(
@@ -207,7 +226,7 @@ def _without(cohort: Cohort, table: pl.DataFrame) -> Cohort:
             cell = pl.when(held.is_not_null()).then(pl.col(modality.column))
             samples = samples.with_columns(cell.alias(modality.column))
             digests[name] = held.to_list()
-    admitted = replace(cohort, samples=samples, digests=digests)
+    admitted = replace(cohort, samples=samples, digests=digests, drawn=cohort.split)
     if len(nothing := np.flatnonzero(~admitted.available.any(axis=1))):
         named = ", ".join(cohort.ids[row] for row in nothing[:5])
         raise RemindError(
@@ -216,16 +235,22 @@ def _without(cohort: Cohort, table: pl.DataFrame) -> Cohort:
     return admitted
 
 
-def _read_cache(folder: Path) -> pl.DataFrame | None:
+def _read_cache(folder: Path) -> pl.DataFrame:
+    """What is known of files; nothing, if the cache is not there or not as it was written."""
     with suppress(OSError, pl.exceptions.PolarsError):
-        known = pl.read_parquet((folder / CACHE).read_bytes())
-        if set(known.columns) == {*KEY, *FOUND}:
-            return known.select(*KEY, *FOUND).unique(KEY, keep="last", maintain_order=True)
-    return None
+        content = (folder / CACHE).read_bytes()
+        checksum, table = content[:64], content[64:]
+        if hashlib.sha256(table).hexdigest().encode() == checksum:
+            return pl.read_parquet(table).select(**{key: pl.col(key).cast(dtype) for key, dtype in COLUMNS.items()})
+    return pl.DataFrame(schema=COLUMNS)
 
 
-def _write_cache(folder: Path, table: pl.DataFrame) -> None:
+def _write_cache(folder: Path, known: pl.DataFrame) -> None:
+    """A checksum, then a Parquet table; several runs may write at once, and the last one stays."""
+    table = io.BytesIO()
+    known.unique(list(KEY), keep="last", maintain_order=True).write_parquet(table)
     folder.mkdir(parents=True, exist_ok=True)
-    staging = folder / f".{CACHE}.tmp"
-    table.unique(KEY, keep="last", maintain_order=True).write_parquet(staging)
-    staging.replace(folder / CACHE)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{CACHE}.", delete=False) as staging:
+        staging.write(hashlib.sha256(table.getvalue()).hexdigest().encode())
+        staging.write(table.getvalue())
+    Path(staging.name).replace(folder / CACHE)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 WORTH_IT = 200  # inputs; fewer are read before processes have started
 
 

@@ -33,6 +33,7 @@ class Encoder(nn.Module, ABC):
     num_tokens: int  # the most an input gives, and what a missing one counts for
     backbone: Backbone | None
     frozen: bool  # whether the backbone never learns
+    learning: bool = True
 
     @abstractmethod
     def forward(self, inputs: Any) -> Ragged:
@@ -40,6 +41,7 @@ class Encoder(nn.Module, ABC):
 
     def learn(self, wanted: bool) -> None:
         """Let it learn, or not; a frozen backbone never does. What does not learn has no dropout, either."""
+        self.learning = wanted
         self.requires_grad_(wanted)
         if self.backbone is not None and self.frozen:
             self.backbone.requires_grad_(False)
@@ -50,7 +52,7 @@ class Encoder(nn.Module, ABC):
         Batch norms keep their statistics: a batch holds the few samples that have the modality, and what one of them
         gives must depend neither on the others nor on whether we train.
         """
-        self.train(any(parameter.requires_grad for parameter in self.parameters()))
+        self.train(self.learning)
         if self.backbone is not None and not any(weight.requires_grad for weight in self.backbone.parameters()):
             self.backbone.eval()
         for module in self.modules():
@@ -61,8 +63,8 @@ class Encoder(nn.Module, ABC):
 def features(backbone: Backbone, inputs: Any) -> Ragged:
     """What a backbone makes of inputs; features are handed through.
 
-    Where the backbone does not learn, a CPU sees one input at a time: what a sample gives then depends on no other
-    sample of its batch, to the last bit, and can be computed once.
+    Where the backbone does not learn, it runs in full precision, and a CPU sees one input at a time: what a sample
+    gives then depends on no other sample of its batch, to the last bit, and can be computed once.
     """
     if isinstance(inputs, Ragged):
         return inputs
@@ -72,7 +74,7 @@ def features(backbone: Backbone, inputs: Any) -> Ragged:
         return Ragged(torch.zeros(0, backbone.num_tokens, backbone.width, device=device))
     if learns(backbone):
         return backbone(inputs)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
         chunks = zip(*(part.split(AT_ONCE.get(device.type, ELSEWHERE)) for part in parts), strict=True)
         return join([backbone(chunk[0] if isinstance(inputs, Tensor) else type(inputs)(*chunk)) for chunk in chunks])
 

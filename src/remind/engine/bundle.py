@@ -32,7 +32,10 @@ def write_bundle(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[
     staging, previous = _beside(folder, "tmp"), _beside(folder, "previous")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, staging / TENSORS)
+    try:
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, staging / TENSORS)
+    except SafetensorError as error:
+        raise RemindError(f"{folder}: cannot be written ({error}); make room, then run the same command.") from None
     (staging / DOCUMENT).write_text(json.dumps(document, indent=1), encoding="utf-8")
     sums = format_sums({name: digest(staging / name) for name in (TENSORS, DOCUMENT)})
     (staging / SUMS).write_text(sums, encoding="utf-8")

@@ -2,8 +2,8 @@
 
 A *shelf* holds the features of one backbone with one preprocessing, each under the checksum of its input: the same
 image is encoded once, whatever sample, run or cohort it is of. A shard is a safetensors file of ``values [tokens,
-width]`` and a JSON file beside it that names the inputs in order, with their lengths and the shard's checksum; what has
-no such file, or does not agree with it, is not there.
+width]`` whose header lists the inputs in order, with their lengths; its name is its checksum. What does not agree with
+its name is not there.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from filelock import FileLock
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from remind.cohort.workers import worker_settings
 from remind.encoders import Backbone, features, lengths
-from remind.engine.bundle import digest, write_text
+from remind.engine.bundle import digest
 from remind.engine.device import to_device
 from remind.engine.watch import Watch
 from remind.errors import RemindError
@@ -36,6 +36,11 @@ from remind.types import Ragged
 
 Precision = Literal["float32", "bfloat16"]
 FULL = 256 * 2**20  # bytes of a shard
+SHARD = ".safetensors"
+VERSIONS = (
+    *("remind", "torch", "torchvision", "transformers", "tokenizers"),
+    *("numpy", "pillow", "pydicom", "nibabel", "av"),
+)  # of all that can change a feature
 OFTEN = 60.0  # seconds after which a shard is written though it is not full
 
 
@@ -81,6 +86,17 @@ def _values(shard: Path) -> Any:
     return safe_open(shard, framework="pt").get_slice("values")
 
 
+def _listed(shard: Path) -> dict[str, Any] | None:
+    """What a shard's header says of it: inputs, lengths, ragged; None if it is not what its name promises."""
+    try:
+        if digest(shard) != shard.stem:
+            return None
+        with safe_open(shard, framework="pt") as file:
+            return json.loads(file.metadata()["index"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return None
+
+
 class FeatureStore:
     """A folder of shelves."""
 
@@ -90,7 +106,8 @@ class FeatureStore:
     def shelf(self, name: str, backbone: Backbone, preprocessing: Mapping[str, Any]) -> "Shelf":
         """The shelf of one modality's backbone as it is now, with the preprocessing of its inputs."""
         facts = {
-            "versions": [version("remind"), version("torch")],
+            "versions": [version(name) for name in VERSIONS],
+            "device": next(backbone.parameters()).device.type,
             "backbone": [type(backbone).__name__, backbone.num_tokens, backbone.width, fingerprint(backbone)],
             "preprocessing": preprocessing,
             "dtype": str(self.dtype),
@@ -111,18 +128,22 @@ class Shelf:
         """Encode what is not there yet. May be interrupted; then it goes on from the last shard.
 
         Raises:
-            RemindError: if the disk has no room for it; says how much is needed.
+            RemindError: if the disk has no room for it, or cannot be written to.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
-            damaged = self._open()
-            first = {content: place for place, content in reversed(list(enumerate(inputs.digests)))}
-            todo = sorted(place for content, place in first.items() if content not in self.places)
-            if damaged:
-                watch.note(f"{self.folder}: {damaged} damaged shards are encoded again.")
-            if todo:
-                self._announce(len(todo), watch)
-                self._encode(todo, inputs, watch)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock"):
+                if damaged := self._open():
+                    watch.note(f"{self.folder}: {damaged} damaged files are made again.")
+                first = {content: place for place, content in reversed(list(enumerate(inputs.digests)))}
+                if todo := sorted(place for content, place in first.items() if content not in self.places):
+                    self._announce(len(todo), watch)
+                    self._encode(todo, inputs, watch)
+        except (OSError, SafetensorError) as error:
+            raise RemindError(
+                f"{self.folder}: features of {self.name!r} cannot be written there ({error}); make room, name another "
+                "folder with --store, or set data.features to none."
+            ) from None
 
     def reader(self, digests: Sequence[str | None]) -> FeatureReader:
         """A reader of features for samples whose inputs have these checksums."""
@@ -130,24 +151,17 @@ class Shelf:
         return FeatureReader(places, (self.backbone.num_tokens, self.backbone.width), self.ragged)
 
     def _open(self) -> int:
-        """Find the shards that are whole, remove the others; how many of them were damaged."""
+        """Find the shards that are whole, remove everything else; how many were damaged."""
         self.places, damaged = {}, 0
-        for index in sorted(self.folder.glob("*.json")):
-            shard = index.with_suffix(".safetensors")
-            try:
-                held = json.loads(index.read_text(encoding="utf-8"))
-                whole = digest(shard) == held["sha256"]
-            except (OSError, ValueError, KeyError, TypeError):
-                whole, held = False, {}
-            if whole:
-                self._add(shard, held["inputs"], held["lengths"], held["ragged"])
-            else:
-                damaged += 1
-                index.unlink(missing_ok=True)
-        known = {place.shard.name for place in self.places.values()}
-        for shard in self.folder.glob("*.safetensors*"):
-            if shard.name not in known:
-                shard.unlink()
+        _values.cache_clear()  # of shards that may be others now, under the same names
+        for file in sorted(self.folder.iterdir()):
+            if file.name == ".lock":
+                continue
+            if file.suffix == SHARD and (listed := _listed(file)) is not None:
+                self._add(file, listed["inputs"], listed["lengths"], listed["ragged"])
+                continue
+            damaged += file.suffix == SHARD
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
         return damaged
 
     def _add(self, shard: Path, contents: Sequence[str], sizes: Sequence[int], ragged: bool) -> None:
@@ -187,15 +201,12 @@ class Shelf:
                 contents, rows, since = [], [], time.monotonic()
 
     def _write(self, contents: list[str], rows: list[Tensor]) -> None:
-        """One shard, named by its content; the JSON file, which makes it count, comes last."""
-        staging = self.folder / ".shard.safetensors.tmp"
-        save_file({"values": torch.cat(rows)}, staging)
-        checksum = digest(staging)
-        shard = self.folder / f"{checksum[:16]}.safetensors"
+        """One shard, whole or not at all."""
+        staging, sizes = self.folder / ".shard.tmp", [len(row) for row in rows]
+        index = json.dumps({"inputs": contents, "lengths": sizes, "ragged": self.ragged})
+        save_file({"values": torch.cat(rows)}, staging, metadata={"index": index})
+        shard = self.folder / f"{digest(staging)}{SHARD}"
         staging.replace(shard)
-        sizes = [len(row) for row in rows]
-        held = {"sha256": checksum, "ragged": self.ragged, "inputs": contents, "lengths": sizes}
-        write_text(shard.with_suffix(".json"), json.dumps(held))
         self._add(shard, contents, sizes, self.ragged)
 
 
@@ -205,7 +216,7 @@ class _Batches(torch.utils.data.Dataset):
 
     todo: Sequence[int]
     read: Reader
-    size: int = 8
+    size: int = 32
 
     def __len__(self) -> int:
         return -(-len(self.todo) // self.size)
@@ -223,7 +234,7 @@ def fingerprint(module: torch.nn.Module) -> str:
     return total.hexdigest()
 
 
-def _amount(size: float) -> str:
+def _amount(size: int | float) -> str:
     """Bytes, as people read them."""
     unit, name = next(
         (unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= unit or unit == 1e3

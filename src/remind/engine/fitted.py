@@ -65,16 +65,17 @@ class FittedModel:
         """Class names, in the order of ``predict_proba``'s columns."""
         return self.spec.label.classes
 
-    def predict_proba(self, samples: Cohort | Frame, *, root: str | Path = ".") -> np.ndarray:
+    def predict_proba(self, samples: Cohort | Frame, *, root: str | Path | None = None) -> np.ndarray:
         """Class probabilities ``float64 [n, c]``, in the order of ``cohort.ids``, or of a table's rows.
 
-        A table needs no label, id, subject or split; ``root`` is where paths in it start.
+        A table needs no label, id, subject or split; ``root`` is where paths in it start, by default where
+        those of the training cohort did.
         """
-        cohort = samples if isinstance(samples, Cohort) else unlabelled(self.spec, as_polars(samples), Path(root))
+        cohort = samples if isinstance(samples, Cohort) else unlabelled(self.spec, as_polars(samples), root)
         frame = self.predictions(cohort, np.arange(len(cohort)))
         return frame.select(probability_columns(self.classes_)).to_numpy()
 
-    def predict(self, samples: Cohort | Frame, *, root: str | Path = ".") -> list[str]:
+    def predict(self, samples: Cohort | Frame, *, root: str | Path | None = None) -> list[str]:
         """The most probable class of every sample."""
         return [self.classes_[place] for place in self.predict_proba(samples, root=root).argmax(axis=1)]
 
@@ -120,18 +121,19 @@ class FittedModel:
         Raises:
             RemindError: if the cohort's modalities are not those the model was trained on.
         """
-        dataset = CohortDataset(cohort, rows, self.transforms, self.groups)
         for name, modality in self.spec.modalities.items():
-            if (kind := cohort.spec.modalities[name].kind) != modality.kind:
+            theirs = cohort.spec.modalities.get(name)
+            if theirs and theirs.kind != modality.kind:
                 raise RemindError(
-                    f"{cohort.spec.name}: modality {name!r} is of kind {kind}; the model knows it as {modality.kind}."
+                    f"{cohort.spec.name}: modality {name!r} is of kind {theirs.kind}; the model knows it as "
+                    f"{modality.kind}."
                 )
-        return dataset
+        return CohortDataset(cohort, rows, self.transforms, self.groups)
 
-    def admit(self, cohort: Cohort) -> Cohort:
-        """The cohort with its files opened, under the recipe's rules for those that cannot be read."""
+    def admit(self, cohort: Cohort, cache: Path | None = None) -> Cohort:
+        """The cohort with its files opened, under the recipe's rule for those that cannot be read, however many."""
         data = self.recipe.data
-        return admit(cohort, unreadable=data.unreadable, budget=data.budget, workers=data.workers)
+        return admit(cohort, unreadable=data.unreadable, budget=1.0, workers=data.workers, cache=cache)
 
     def store(self, folder: Path) -> FeatureStore | None:
         """A store of features as the recipe wants it; None if it wants none."""

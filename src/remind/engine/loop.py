@@ -47,6 +47,27 @@ def train(cohort: Cohort, recipe: Recipe, out: Path, store: Path, watch: Watch |
     if recipe.train.device == "cuda" and not torch.cuda.is_available():
         raise RemindError("train.device: there is no cuda device here; use cpu or auto.")
     folder.refuse_strangers()
+    asked = {"recipe": recipe.model_dump(mode="json"), "cohort": cohort.spec.name, "table": cohort.fingerprint}
+    folder.refuse_other(asked)
+    if folder.finished:
+        folder.drop_checkpoint()  # of a run that was killed when all but that was done
+    else:
+        try:
+            _train(cohort, recipe, folder, store, watch, asked)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise RemindError(
+                f"{out}: a process that reads ahead has died; set data.workers=0, or, in a script of your own, call "
+                "remind under: if __name__ == '__main__'."
+            ) from None
+        finally:
+            watch.end()
+    return FittedModel.load(folder.model)
+
+
+def _train(cohort: Cohort, recipe: Recipe, folder: RunFolder, store: Path, watch: Watch, asked: dict[str, Any]) -> None:
+    """Open the cohort's files, then train from where the run stands."""
     cohort = admit(
         cohort,
         unreadable=recipe.data.unreadable,
@@ -56,16 +77,12 @@ def train(cohort: Cohort, recipe: Recipe, out: Path, store: Path, watch: Watch |
         cache=store,
         progress=watch.opening,
     )
-    config = {"recipe": recipe.model_dump(mode="json"), "cohort": cohort.spec.name, "fingerprint": cohort.fingerprint}
+    config = {**asked, "fingerprint": cohort.fingerprint}
     folder.refuse_other(config)
-    if folder.finished:
-        folder.drop_checkpoint()  # of a run that was killed when all but that was done
-    else:
-        with _threads(recipe.train.threads):
-            training = Training(cohort, recipe, folder, store, watch)  # what is wrong shows before a file is made
-            with folder.claimed(config):
-                training.run()
-    return FittedModel.load(folder.model)
+    with _threads(recipe.train.threads):
+        training = Training(cohort, recipe, folder, store, watch)  # what is wrong shows before a file is made
+        with folder.claimed(config):
+            training.run()
 
 
 @contextmanager
@@ -90,6 +107,9 @@ class Training:
         self.fabric = Fabric(accelerator=self.settings.device, devices=1, precision=self.settings.precision)
         self.fabric.seed_everything(recipe.seed, verbose=False)
         self.fitted = FittedModel.create(cohort, recipe)
+        for transform in self.fitted.transforms.values():
+            for sentence in transform.notes:
+                watch.note(sentence)
         groups = self.fitted.groups
         self.store = self.fitted.store(store)
         self.training = self.fitted.dataset(cohort, cohort.rows("train"))
@@ -117,20 +137,16 @@ class Training:
             restore(self, *saved)
         else:
             self.prepare_stage()
-        try:
-            while self.standing.stage < len(self.stages):
-                self._epoch()
-            self._finish()
-        finally:
-            self.watch.end()
+        while self.standing.stage < len(self.stages):
+            self._epoch()
+        self._finish()
 
     def prepare_stage(self) -> None:
         """What learns in this stage, a fresh optimiser for it, and features of what does not learn."""
         stage, model = self.stages[self.standing.stage], self.fitted.model
         if stage.specialise:
             model.fusion.specialise()
-        for encoder in model.by_name().values():
-            encoder.learn(stage.encoders)
+        self.decide_who_learns(stage)
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         lr = self.settings.lr * (self.settings.later_lr if self.standing.stage else 1.0)
         optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=self.settings.weight_decay, fused=True)
@@ -147,6 +163,11 @@ class Training:
             generator=torch.Generator(),  # its own: else drawing batches would advance the one that dropout uses
             **worker_settings(self.fitted.recipe.data.workers, len(self.training)),
         )
+
+    def decide_who_learns(self, stage: Stage) -> None:
+        """Encoders learn in this stage, or not."""
+        for encoder in self.fitted.model.by_name().values():
+            encoder.learn(stage.encoders)
 
     def _epoch(self) -> None:
         """What is left of an epoch, its validation, and the next stage when its time has come."""
@@ -204,8 +225,8 @@ class Training:
         broken = [name for name, weight in weights if weight.grad is not None and not weight.grad.norm().isfinite()]
         raise RemindError(
             f"{self.folder.path}: the gradient of {', '.join(broken[:3])} is not finite at step "
-            f"{self.standing.step + 1}; no weight was changed by it. Lower train.lr, or try another train.precision than "
-            f"{self.settings.precision}."
+            f"{self.standing.step + 1}; no weight was changed by it. Lower train.lr, or try another "
+            f"train.precision than {self.settings.precision}."
         )
 
     def _validate(self) -> None:

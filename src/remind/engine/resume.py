@@ -53,4 +53,6 @@ def restore(training: "Training", tensors: dict[str, Tensor], document: dict[str
         training.average.load_state_dict(parts["average"])
         load_optimizer_state(training.optimizer.optimizer, parts["optimizer"], document["optimizer"])
         training.schedule.load_state_dict(document["schedule"])
+    else:
+        training.decide_who_learns(training.stages[-1])
     load_rng_state(parts["rng"], training.fabric.device)

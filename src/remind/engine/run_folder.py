@@ -74,20 +74,20 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RemindError(f"{self.path}: is a file; name a folder for the run.")
-        own = {".lock", ".config.yaml.tmp", self.quarantine.name}
+        own = {".lock", ".config.yaml.tmp", self.quarantine.name, f".{self.quarantine.name}.tmp"}
         there = {place.name for place in self.path.iterdir()} if self.path.exists() else set()
         if "config.yaml" not in there and there - own:
             raise RemindError(f"{self.path}: is not empty and is not a run; name another folder.")
 
     def refuse_other(self, config: Mapping[str, Any]) -> None:
-        """Nothing, if the folder is free or belongs to this configuration.
+        """Nothing, if the folder is free or belongs to this configuration, as far as it is known.
 
         Raises:
             RemindError: if it is another run's; names what differs.
         """
         if not (self.path / "config.yaml").exists():
             return
-        there = self.config()
+        there = {key: value for key, value in self.config().items() if key in config}
         if differences := sorted(_differences(there, config)):
             listed = "; ".join(differences[:3]) + ("; and more" if len(differences) > 3 else "")
             raise RemindError(f"{self.path}: holds another run ({listed}); name another folder or remove this one.")

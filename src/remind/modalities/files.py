@@ -22,7 +22,11 @@ def within(root: Path, cell: str) -> Path:
     if named.is_absolute() or ".." in named.parts:
         raise Unreadable("leads outside the cohort's folder")
     path = root / named
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError):  # a name that cannot be, or links in a circle
+        raise Unreadable("has no path that can be followed") from None
+    if not inside:
         raise Unreadable("is a link that leads outside the cohort's folder")
     return path
 

@@ -23,16 +23,18 @@ class ImageTransform(Transform):
     """Decoded, windowed, resized to ``size``, standardised: ``[n, 3, size, size]``."""
 
     size: int
+    window: Window | None
 
     @classmethod
     def fit(cls, cells: Cells, settings: Mapping[str, Any]) -> "ImageTransform":
         """Nothing is learned."""
-        return cls(settings["size"])
+        assert isinstance(cells.modality, ImageModality)
+        return cls(settings["size"], as_window(cells.modality.window))
 
     @classmethod
     def opener(cls, modality: ImageModality) -> Decode:
         """Decodes the whole image."""
-        return partial(read_image, size=1)
+        return partial(read_image, size=1, window=as_window(modality.window))
 
     @property
     def shape(self) -> int:
@@ -41,8 +43,7 @@ class ImageTransform(Transform):
 
     def reader(self, cells: Cells) -> FileReader:
         """Reads images when they are asked for."""
-        assert isinstance(cells.modality, ImageModality)
-        decode = partial(read_image, size=self.size, window=as_window(cells.modality.window))
+        decode = partial(read_image, size=self.size, window=self.window)
         return FileReader(cells, decode, partial(stack, shape=(3, self.size, self.size), mean=MEAN, spread=DEVIATION))
 
     def to_json(self) -> dict[str, Any]:
@@ -52,7 +53,7 @@ class ImageTransform(Transform):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ImageTransform":
         """The transform ``to_json`` wrote."""
-        return cls(**data)
+        return cls(data["size"], data["window"] and Window(*data["window"]))
 
 
 def as_window(spec: WindowSpec | None) -> Window | None:

@@ -78,9 +78,10 @@ class TabularTransform(Transform):
         numbers = np.zeros((height, len(self.numbers)), dtype=np.float32)
         observed = np.zeros((height, len(self.numbers)), dtype=bool)
         for place, (column, (mean, spread)) in enumerate(self.numbers.items()):
-            if not (samples[column].dtype.is_numeric() or samples[column].dtype in (pl.Boolean, pl.Null)):
+            plain = samples[column].dtype.is_numeric() or samples[column].dtype == pl.Boolean
+            if not plain and samples[column].null_count() < height:
                 raise RemindError(f"column {column!r} holds {samples[column].dtype}; the model was trained on numbers.")
-            values = samples[column].cast(pl.Float64)
+            values = samples[column].cast(pl.Float64, strict=plain)
             observed[:, place] = values.is_not_null().to_numpy()
             with np.errstate(over="ignore"):
                 numbers[:, place] = ((values - mean) / spread).fill_null(0.0).to_numpy()

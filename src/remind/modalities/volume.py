@@ -9,7 +9,8 @@ from remind.modalities import Cells, Transform
 from remind.modalities.files import Decode, FileReader
 from remind.modalities.image import as_window, stack
 from remind.modalities.spec import VolumeModality
-from remind.reading.volume import read_volume
+from remind.reading import Window
+from remind.reading.volume import read_planes, read_volume
 
 MEAN, DEVIATION = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # Kinetics-400's
 
@@ -27,16 +28,18 @@ class VolumeTransform(Transform):
 
     frames: int
     size: int
+    window: Window | None
 
     @classmethod
     def fit(cls, cells: Cells, settings: Mapping[str, Any]) -> "VolumeTransform":
         """Nothing is learned."""
-        return cls(settings["frames"], settings["size"])
+        assert isinstance(cells.modality, VolumeModality)
+        return cls(settings["frames"], settings["size"], as_window(cells.modality.window))
 
     @classmethod
     def opener(cls, modality: VolumeModality) -> Decode:
-        """Decodes the whole volume."""
-        return partial(read_volume, frames=1, size=1)
+        """Decodes every plane."""
+        return partial(read_planes, window=as_window(modality.window))
 
     @property
     def shape(self) -> VolumeShape:
@@ -45,8 +48,7 @@ class VolumeTransform(Transform):
 
     def reader(self, cells: Cells) -> FileReader:
         """Reads volumes when they are asked for."""
-        assert isinstance(cells.modality, VolumeModality)
-        decode = partial(read_volume, frames=self.frames, size=self.size, window=as_window(cells.modality.window))
+        decode = partial(read_volume, frames=self.frames, size=self.size, window=self.window)
         shape = (3, self.frames, self.size, self.size)
         return FileReader(cells, decode, partial(stack, shape=shape, mean=MEAN, spread=DEVIATION))
 
@@ -57,4 +59,4 @@ class VolumeTransform(Transform):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "VolumeTransform":
         """The transform ``to_json`` wrote."""
-        return cls(**data)
+        return cls(data["frames"], data["size"], data["window"] and Window(*data["window"]))

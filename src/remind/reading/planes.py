@@ -40,11 +40,11 @@ def scaler(planes: Planes, window: Window | None) -> Callable[[np.ndarray], Floa
     elif window is not None:
         low, high = window.center - window.width / 2, window.center + window.width / 2
     else:
-        lows, highs = zip(*map(_extremes, planes.read(range(planes.depth))), strict=True)
+        lows, highs = zip(*map(extremes, planes.read(range(planes.depth))), strict=True)
         low, high = min(lows), max(highs)
 
     def scale(plane: np.ndarray) -> Float[Tensor, "c h w"]:
-        _extremes(plane)
+        extremes(plane)
         if high <= low:
             return torch.zeros(plane.shape)
         values = plane.astype(np.float32 if plane.dtype == np.uint8 else np.float64)
@@ -56,7 +56,8 @@ def scaler(planes: Planes, window: Window | None) -> Callable[[np.ndarray], Floa
     return scale
 
 
-def _extremes(plane: np.ndarray) -> tuple[float, float]:
+def extremes(plane: np.ndarray) -> tuple[float, float]:
+    """The least and the greatest value of a plane, which must be finite."""
     low, high = float(plane.min()), float(plane.max())
     if not math.isfinite(high - low):  # a single value that is not finite makes it so
         raise Unreadable("holds values that are not finite")

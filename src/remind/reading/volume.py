@@ -11,7 +11,7 @@ from remind.reading.dicom import dicom_planes, series_planes
 from remind.reading.files import guarded_pictures, kind
 from remind.reading.image import page_planes, picture_planes
 from remind.reading.nifti import nifti_planes
-from remind.reading.planes import Planes, resample
+from remind.reading.planes import Planes, extremes, resample
 from remind.reading.video import VIDEOS, video_planes
 
 _BESIDE = {"DICOMDIR", "Thumbs.db"}  # what programs leave in folders; hidden files are passed over too
@@ -33,6 +33,19 @@ def read_volume(
     """
     with guarded_pictures():
         return resample(_planes(path, window), frames=frames, size=size, window=window)
+
+
+def read_planes(path: Path, *, window: Window | None = None) -> range:
+    """Decode every plane of a volume or a video, and keep none; the numbers of its planes.
+
+    Raises:
+        Unreadable: if one of them is not sound.
+    """
+    with guarded_pictures():
+        planes = _planes(path, window)
+        for plane in planes.read(range(planes.depth)):
+            extremes(plane)
+        return range(planes.depth)
 
 
 def _planes(path: Path, window: Window | None) -> Planes:

@@ -6,6 +6,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from remind.engine.watch import GroupProgress
 from remind.report.tables import PLAIN, brief
@@ -22,7 +23,11 @@ class LiveTable:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
         )
         self.live: Live | None = None
         self.counts: dict[str, TaskID] = {}
@@ -95,7 +100,7 @@ def groups_table(row: dict[str, Any], groups: GroupProgress) -> Table:
     for place in range(min(MOST, len(groups.labels))):
         accuracy = f"{groups.accuracy[place]:.3f}" if groups.size[place] else "-"
         weight = "-" if groups.weights is None else f"{groups.weights[place]:.3f}"
-        table.add_row(brief(groups.labels[place], groups.modalities), str(groups.size[place]), accuracy, weight)
+        table.add_row(Text(brief(groups.labels[place], groups.modalities)), str(groups.size[place]), accuracy, weight)
     if len(groups.labels) > MOST:
         table.add_row(f"and {len(groups.labels) - MOST} more", str(groups.size[MOST:].sum()), "", "")
     return table

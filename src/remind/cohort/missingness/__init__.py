@@ -24,7 +24,7 @@ RULES = Registry(
 )
 
 
-def mask(cohort: Cohort, out: Path, rule: str, *, seed: int = 0, **settings: Any) -> Path:
+def mask(cohort: Cohort, out: Path, rule: str, /, *, seed: int = 0, **settings: Any) -> Path:
     """Write to ``out`` what a rule leaves of a cohort; ``mask.json`` beside it says what was done.
 
     Raises:
