@@ -219,7 +219,7 @@ def test_the_root_of_the_spec_holds_for_tables_too(tmp_path):
     (folder / "deep").mkdir()
     (folder / "emb").rename(folder / "deep" / "emb")
     model = package.fit(folder, recipe=load_recipe(None, [*SIZES, "method=soft-moe", "train.epochs=1"]))
-    found = model.predict_proba(table_of(folder), root=folder)
+    found = model.predict_proba(table_of(folder), root=folder / "deep")
     assert np.array_equal(found, model.predict_proba(package.load(folder)))
 
 

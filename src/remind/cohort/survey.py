@@ -241,7 +241,8 @@ def _read_cache(folder: Path) -> pl.DataFrame:
         content = (folder / CACHE).read_bytes()
         checksum, table = content[:64], content[64:]
         if hashlib.sha256(table).hexdigest().encode() == checksum:
-            return pl.read_parquet(table).select(**{key: pl.col(key).cast(dtype) for key, dtype in COLUMNS.items()})
+            known = pl.read_parquet(table).select(**{key: pl.col(key).cast(dtype) for key, dtype in COLUMNS.items()})
+            return known.filter(pl.col("state").is_in(["present", "empty"]))
     return pl.DataFrame(schema=COLUMNS)
 
 

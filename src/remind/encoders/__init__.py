@@ -10,7 +10,7 @@ from remind.registry import Registry
 from remind.types import Ragged
 
 AT_ONCE = {"cpu": 1}  # inputs a frozen backbone sees at once, by device
-ELSEWHERE = 32
+ELSEWHERE = 8
 
 
 class Backbone(nn.Module, ABC):

@@ -92,8 +92,10 @@ def _listed(shard: Path) -> dict[str, Any] | None:
         if digest(shard) != shard.stem:
             return None
         with safe_open(shard, framework="pt") as file:
-            return json.loads(file.metadata()["index"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            listed, tokens = json.loads(file.metadata()["index"]), file.get_slice("values").get_shape()[0]
+        fits = len(listed["inputs"]) == len(listed["lengths"]) and sum(listed["lengths"]) == tokens
+        return listed if fits and isinstance(listed["ragged"], bool) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
 
 
@@ -216,7 +218,7 @@ class _Batches(torch.utils.data.Dataset):
 
     todo: Sequence[int]
     read: Reader
-    size: int = 32
+    size: int = 8
 
     def __len__(self) -> int:
         return -(-len(self.todo) // self.size)
