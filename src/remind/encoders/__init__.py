@@ -63,8 +63,8 @@ class Encoder(nn.Module, ABC):
 def features(backbone: Backbone, inputs: Any) -> Ragged:
     """What a backbone makes of inputs; features are handed through.
 
-    Where the backbone does not learn, it runs in full precision, and a CPU sees one input at a time: what a sample
-    gives then depends on no other sample of its batch, to the last bit, and can be computed once.
+    Where the backbone does not learn, a CPU sees one input at a time: what a sample gives then depends on no other
+    sample of its batch, to the last bit, and can be computed once.
     """
     if isinstance(inputs, Ragged):
         return inputs
@@ -74,7 +74,7 @@ def features(backbone: Backbone, inputs: Any) -> Ragged:
         return Ragged(torch.zeros(0, backbone.num_tokens, backbone.width, device=device))
     if learns(backbone):
         return backbone(inputs)
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+    with torch.no_grad():
         chunks = zip(*(part.split(AT_ONCE.get(device.type, ELSEWHERE)) for part in parts), strict=True)
         return join([backbone(chunk[0] if isinstance(inputs, Tensor) else type(inputs)(*chunk)) for chunk in chunks])
 
