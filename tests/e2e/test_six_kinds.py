@@ -451,7 +451,7 @@ def test_resuming_is_refused_when_one_byte_of_a_file_has_changed(own, tmp_path):
     path = file_of(own, "emb", having(own, "emb")[0])
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(RemindError, match=r"holds another run \(fingerprint"):
+    with pytest.raises(RemindError, match=r"holds another run \(files"):
         fit(own, recipe=wanted, out=tmp_path / "run")
     path.write_bytes(whole)
     table_of(own).sample(fraction=1, shuffle=True, seed=2).write_parquet(own / "samples.parquet")

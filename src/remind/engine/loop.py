@@ -47,7 +47,7 @@ def train(cohort: Cohort, recipe: Recipe, out: Path, store: Path, watch: Watch |
     if recipe.train.device == "cuda" and not torch.cuda.is_available():
         raise RemindError("train.device: there is no cuda device here; use cpu or auto.")
     folder.refuse_strangers()
-    asked = {"recipe": recipe.model_dump(mode="json"), "cohort": cohort.spec.name, "table": cohort.fingerprint}
+    asked = {"recipe": recipe.model_dump(mode="json"), "cohort": cohort.spec.name, "fingerprint": cohort.fingerprint}
     folder.refuse_other(asked)
     if folder.finished:
         folder.drop_checkpoint()  # of a run that was killed when all but that was done
@@ -77,7 +77,7 @@ def _train(cohort: Cohort, recipe: Recipe, folder: RunFolder, store: Path, watch
         cache=store,
         progress=watch.opening,
     )
-    config = {**asked, "fingerprint": cohort.fingerprint}
+    config = {**asked, "files": cohort.fingerprint}
     folder.refuse_other(config)
     with _threads(recipe.train.threads):
         training = Training(cohort, recipe, folder, store, watch)  # what is wrong shows before a file is made
