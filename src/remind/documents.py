@@ -1,11 +1,21 @@
-"""YAML from users: read safely, with one sentence for what is wrong."""
+"""What users write: YAML read safely, with one sentence for what is wrong, and words for nothing; files' checksums."""
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from remind.errors import RemindError
+
+NULL_WORDS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]  # of an empty cell, in a CSV
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Document(BaseModel):

@@ -13,7 +13,7 @@ from remind.cohort.cohort import Cohort
 from remind.cohort.spec import CohortSpec, read_spec
 from remind.cohort.splits import SPLITS
 from remind.cohort.survey import Progress, odd_widths, survey
-from remind.cohort.table import read_samples
+from remind.cohort.table import is_given, read_samples
 from remind.errors import RemindError
 from remind.modalities.files import within
 from remind.modalities.spec import FileModality
@@ -70,8 +70,9 @@ def _named(spec: CohortSpec, samples: pl.DataFrame, folder: Path) -> Cohort:
 
 def _blank_texts(cohort: Cohort) -> Iterator[str]:
     for name, modality in cohort.spec.modalities.items():
-        if modality.kind == "text" and (cells := cohort.samples[modality.column]).dtype == pl.String:
-            blank = (cells.str.strip_chars() == "").fill_null(False)
+        if modality.kind == "text":
+            cells = cohort.samples[modality.column]
+            blank = cells.is_not_null() & ~is_given(modality, cells)
             if blank.any():
                 lines = pl.DataFrame({"id": cohort.ids}).filter(blank)
                 yield f"modality {name!r}: {_ids(lines)}: the text is blank; the modality counts as missing."

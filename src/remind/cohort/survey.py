@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from remind.cohort.cohort import Cohort
 from remind.cohort.workers import worker_settings
+from remind.documents import digest
 from remind.errors import RemindError
 from remind.modalities import TRANSFORMS
 from remind.modalities.files import within
@@ -152,8 +153,7 @@ def checksum(path: Path) -> str:
     if path.is_dir():
         parts = "".join(f"{part.name} {checksum(part)}\n" for part in sorted(path.iterdir()) if part.is_file())
         return hashlib.sha256(parts.encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(path)
 
 
 def _cells(cohort: Cohort) -> pl.DataFrame:

@@ -12,10 +12,9 @@ import polars as pl
 import yaml
 
 from remind.cohort.spec import CohortSpec
+from remind.documents import NULL_WORDS
 from remind.errors import RemindError
 from remind.modalities.spec import Modality
-
-NULL_WORDS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 
 
 @runtime_checkable
@@ -104,13 +103,14 @@ def write_cohort(
 def availability(spec: CohortSpec, samples: pl.DataFrame) -> np.ndarray:
     """Which modalities each sample has, ``bool [n, m]``: one is missing if all its cells are null, or blank text."""
     masks = [
-        np.any([_given(modality, samples[column]).to_numpy() for column in modality.cells()], axis=0)
+        np.any([is_given(modality, samples[column]).to_numpy() for column in modality.cells()], axis=0)
         for modality in spec.modalities.values()
     ]
     return np.stack(masks, axis=1).reshape(samples.height, len(spec.modalities))
 
 
-def _given(modality: Modality, cells: pl.Series) -> pl.Series:
+def is_given(modality: Modality, cells: pl.Series) -> pl.Series:
+    """Which cells of a column hold something: blank text does not."""
     if modality.kind == "text" and cells.dtype == pl.String:
         return (cells.str.strip_chars() != "").fill_null(False)
     return cells.is_not_null()

@@ -1,6 +1,5 @@
 """Tensors and plain data in one folder: written whole or not at all, checked before use, never unpickled."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from remind.documents import digest
 from remind.errors import RemindError
 
 TENSORS, DOCUMENT, SUMS = "tensors.safetensors", "document.json", "SHA256SUMS"
@@ -90,12 +90,6 @@ def newest_bundle(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
     if problem:
         raise problem
     return None
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def format_sums(sums: Mapping[str, str]) -> str:

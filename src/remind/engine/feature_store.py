@@ -26,8 +26,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from remind.cohort.workers import worker_settings
+from remind.documents import digest
 from remind.encoders import Backbone, features, lengths
-from remind.engine.bundle import digest
 from remind.engine.device import to_device
 from remind.engine.watch import Watch
 from remind.errors import RemindError

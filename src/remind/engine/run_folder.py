@@ -13,9 +13,9 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from remind.documents import digest
 from remind.engine.bundle import (
     SUMS,
-    digest,
     format_sums,
     newest_bundle,
     read_sums,

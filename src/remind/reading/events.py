@@ -7,13 +7,13 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet
 
+from remind.documents import NULL_WORDS
 from remind.reading import Unreadable
 from remind.reading.files import guarded, kind
 
 SCHEMA = {"time": pl.Float64, "variable": pl.String, "value": pl.Float64}
 _MOST = 2**24  # rows
 _HOUR = 3_600_000_000  # microseconds
-_NULL_WORDS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 
 
 def read_events(path: Path) -> pl.DataFrame:
@@ -59,7 +59,7 @@ def _table(path: Path) -> pl.DataFrame:
         raise Unreadable("is not a Parquet or CSV file")
     frame = pl.read_csv(
         content,
-        null_values=_NULL_WORDS,
+        null_values=NULL_WORDS,
         infer_schema_length=None,
         schema_overrides={"variable": pl.String},
         try_parse_dates=True,

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from remind.cohort.combination import Combination, distinct
+from remind.cohort.missingness.shares import largest_remainder
 from remind.cohort.table import write_cohort
 from remind.errors import RemindError, unknown
 
@@ -164,9 +165,7 @@ def _exact(rng: np.random.Generator, samples: int, names: list[str], shares: Map
     _probabilities("shares", share)
     if abs(share.sum() - 1) > 1e-6:
         raise RemindError(f"synthetic: 'shares' sum to {share.sum():.6g}; they must sum to 1.")
-    quota = samples * share / share.sum()
-    counts = np.floor(quota).astype(np.int64)
-    counts[np.argsort(counts - quota, kind="stable")[: samples - counts.sum()]] += 1
+    counts = largest_remainder(share, samples)
     return rng.permutation(np.repeat([[name in part for name in names] for part in parts], counts, axis=0))
 
 

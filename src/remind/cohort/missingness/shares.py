@@ -46,7 +46,7 @@ def shares(cohort: Cohort, seed: int, *, shares: Shares, modalities: Names | Non
     full = np.flatnonzero(cohort.available[:, masks.any(axis=0)].all(axis=1))
     if not len(full):
         raise RemindError(f"{cohort.spec.name}: no sample has all of {', '.join(names)}; choose others.")
-    counts = _largest_remainder(share, len(full))
+    counts = largest_remainder(share, len(full))
     keep = np.zeros_like(cohort.available)
     keep[full] = generator(seed, ASSIGN).permutation(np.repeat(masks, counts, axis=0))
     return Masked(keep, names, cohort.split)
@@ -75,7 +75,7 @@ def _sound(cohort: Cohort, masks: np.ndarray, share: np.ndarray) -> None:
         raise RemindError(f"{cohort.spec.name}: 'shares' sum to {share.sum():.6g}; they must sum to 1.")
 
 
-def _largest_remainder(share: np.ndarray, total: int) -> np.ndarray:
+def largest_remainder(share: np.ndarray, total: int) -> np.ndarray:
     """Whole numbers in proportion to ``share [k]`` that sum to ``total``, ``int64 [k]``."""
     quota = total * share / share.sum()
     counts = np.floor(quota).astype(np.int64)
