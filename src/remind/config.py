@@ -25,7 +25,6 @@ class ModelSettings(Document):
     hidden: int | None = Field(default=None, gt=0)  # of an expert; 4 * dim
     dropout: float = Field(default=0.1, ge=0, lt=1)
     router_scale: float = Field(default=1.0, gt=0)  # where the learned scale of the routing logits starts
-    imputation: Literal["normal", "zeros", "none"] = "normal"
 
 
 class TrainSettings(Document):

@@ -31,7 +31,7 @@ from remind.methods import method
 from remind.modalities import TRANSFORMS, Transform
 from remind.model import Model
 from remind.pretrained import RANDOM
-from remind.types import Output
+from remind.types import Layout, Output
 
 FORMAT = 1
 
@@ -212,16 +212,10 @@ def build_model(
         if weights and "weights" in settings:
             settings["weights"] = weights
         encoders.append(ENCODERS.build(modality.kind, transforms[name].shape, dim, **settings))
-    return Model(
-        tuple(spec.modalities),
-        encoders,
-        FUSIONS.build(fusion, dim, len(groups), **recipe.fusion_settings(fusion)),
-        dim=dim,
-        classes=len(spec.label.classes),
-        masks=torch.from_numpy(groups.masks),
-        shares=torch.from_numpy(groups.shares),
-        imputation=recipe.model.imputation,
-    )
+    lengths = tuple(encoder.num_tokens for encoder in encoders)
+    layout = Layout(lengths, torch.from_numpy(groups.masks), torch.from_numpy(groups.shares))
+    built = FUSIONS.build(fusion, dim, layout, **recipe.fusion_settings(fusion))
+    return Model(tuple(spec.modalities), encoders, built, classes=len(spec.label.classes))
 
 
 def _of_backbone(settings: Mapping[str, Any]) -> dict[str, Any]:

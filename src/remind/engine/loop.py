@@ -110,16 +110,16 @@ class Training:
         for transform in self.fitted.transforms.values():
             for sentence in transform.notes:
                 watch.note(sentence)
-        groups = self.fitted.groups
         self.store = self.fitted.store(store)
         self.training = self.fitted.dataset(cohort, cohort.rows("train"))
         self.validation = self.fitted.dataset(cohort, cohort.rows("validation"))
         self.judged = np.flatnonzero(cohort.split != SPLITS.index("train"))
         self.fitted.dataset(cohort, self.judged)  # what is wrong with it must show now, not in the end
         self.model = self.fabric.setup_module(self.fitted.model)
-        self.objective = _objective(recipe, torch.tensor(groups.counts)).to(self.fabric.device)
+        self.objective = _objective(recipe, self._counts()).to(self.fabric.device)
+        lengths = [encoder.num_tokens for encoder in self.fitted.model.by_name().values()]
         self.sampler = BucketSampler(
-            (self.training.available * torch.tensor(self.fitted.model.lengths)).sum(1),
+            (self.training.available * torch.tensor(lengths)).sum(1),
             batch_size=self.settings.batch_size,
             seed=recipe.seed,
             pool=self.settings.pool,
@@ -128,6 +128,12 @@ class Training:
         self.epochs = _epochs(self.stages, self.settings.epochs)
         self.standing = Standing()
         self.best: dict[str, Tensor] = {}
+
+    def _counts(self) -> Tensor:
+        """Training samples of each group and class, ``int64 [g, c]``."""
+        cell = self.training.group * len(self.fitted.classes_) + self.training.target
+        shape = len(self.fitted.groups), len(self.fitted.classes_)
+        return cell.bincount(minlength=math.prod(shape)).view(shape)
 
     def run(self) -> None:
         """All stages; then the selected model and its predictions are written."""
@@ -194,7 +200,8 @@ class Training:
         loss: Loss = self.objective(self.model, batch)
         if not bool(loss.per_sample.isfinite().all()):
             self._refuse(batch, loss)
-        self.fabric.backward(loss.total)
+        auxiliary = loss.output.fused.auxiliary
+        self.fabric.backward(loss.total if auxiliary is None else loss.total + auxiliary)
         try:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.settings.clip)
         except RuntimeError:  # their norm is not finite

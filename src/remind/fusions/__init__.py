@@ -2,19 +2,20 @@
 
 from abc import ABC, abstractmethod
 
-from jaxtyping import Int
-from torch import Tensor, nn
+from torch import nn
 
 from remind.registry import Registry
-from remind.types import Fused, Tokens
+from remind.types import Encoded, Fused
 
 
 class Fusion(nn.Module, ABC):
-    """Built as ``X(dim, groups, *, hyperparameters)``."""
+    """Built as ``X(dim, layout, *, hyperparameters)``."""
+
+    width: int  # of what it pools a sample to
 
     @abstractmethod
-    def forward(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
-        """Fuse a batch; ``group`` is -1 for a combination unseen in training."""
+    def forward(self, encoded: Encoded) -> Fused:
+        """Fuse a batch."""
 
     def after_step(self, fused: Fused) -> None:
         """Called after each training step with what ``forward`` gave."""

@@ -5,21 +5,25 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from remind.fusions import Fusion
+from remind.fusions.token_fusion import Imputation, TokenFusion, missing
 from remind.nn.block import FusionBlock
 from remind.nn.gate import Measure
 from remind.nn.group_router import GroupRouter
+from remind.nn.imputation import Start
 from remind.registry import Amount, Positive, Share
-from remind.types import Fused, Routing, Tokens
+from remind.types import Fused, Layout, Routing, Tokens
 
 
-class RemindFusion(Fusion):
-    """Attention and Soft MoE under group-residual routing (Eq. 7), opened by the gate (Eq. 8) from stage two on."""
+class RemindFusion(TokenFusion):
+    """Attention and Soft MoE under group-residual routing (Eq. 7), opened by the gate (Eq. 8) from stage two on.
+
+    What is missing is a learned vector of the sample's group, ``B_k``.
+    """
 
     def __init__(
         self,
         dim: int,
-        groups: int,
+        layout: Layout,
         *,
         experts: Positive = 32,
         slots: Positive = 1,
@@ -30,14 +34,25 @@ class RemindFusion(Fusion):
         gate: Measure = "joint",
         threshold: float | str | None = None,
         residual_init: Literal["zeros", "sinusoidal"] = "zeros",
+        imputation: Imputation = "group",
+        imputation_start: Start = "normal",
     ) -> None:
         super().__init__()
         self.block = FusionBlock(dim, experts, heads=heads, hidden=hidden or 4 * dim, dropout=dropout)
         self.router = GroupRouter(
-            dim, experts, groups, slots=slots, start=router_scale, gate=gate, threshold=threshold, init=residual_init
+            dim,
+            experts,
+            len(layout.shares),
+            slots=slots,
+            start=router_scale,
+            gate=gate,
+            threshold=threshold,
+            init=residual_init,
         )
+        self.width, self.lengths = dim, layout.lengths
+        self.imputation = missing(imputation, imputation_start, dim, layout)
 
-    def forward(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
+    def fuse(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
         """Route each sample by the shared router or, where that is unsure, with its group's residual."""
 
         def route(z: Float[Tensor, "b t d"], log_count: Float[Tensor, "b t"]) -> Routing:

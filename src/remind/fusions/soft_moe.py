@@ -4,21 +4,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from remind.fusions import Fusion
+from remind.fusions.token_fusion import Imputation, TokenFusion, missing
 from remind.nn.block import FusionBlock
 from remind.nn.gate import joint_uncertainty
+from remind.nn.imputation import Start
 from remind.nn.soft_moe import Router, combine_weights, dispatch_weights
 from remind.registry import Amount, Positive, Share
-from remind.types import Fused, Routing, Tokens
+from remind.types import Fused, Layout, Routing, Tokens
 
 
-class SoftMoEFusion(Fusion):
-    """Attention and Soft MoE (Puigcerver et al. 2024), shared by all combinations."""
+class SoftMoEFusion(TokenFusion):
+    """Attention and Soft MoE (Puigcerver et al. 2024), shared by all combinations; nothing in it belongs to a group.
+
+    So what is missing is one learned vector for everybody; ``imputation: group`` lends it REMIND's, for an ablation.
+    """
 
     def __init__(
         self,
         dim: int,
-        groups: int,
+        layout: Layout,
         *,
         experts: Positive = 32,
         slots: Positive = 1,
@@ -26,12 +30,16 @@ class SoftMoEFusion(Fusion):
         hidden: Positive | None = None,
         dropout: Share = 0.0,
         router_scale: Amount = 1.0,
+        imputation: Imputation = "shared",
+        imputation_start: Start = "normal",
     ) -> None:
         super().__init__()
         self.block = FusionBlock(dim, experts, heads=heads, hidden=hidden or 4 * dim, dropout=dropout)
         self.router = Router(dim, experts, slots=slots, start=router_scale)
+        self.width, self.lengths = dim, layout.lengths
+        self.imputation = missing(imputation, imputation_start, dim, layout)
 
-    def forward(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
+    def fuse(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
         """Route every sample alike."""
 
         def route(z: Float[Tensor, "b t d"], log_count: Float[Tensor, "b t"]) -> Routing:

@@ -24,7 +24,8 @@ class Loss(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """Built as ``X(counts, criterion, *, hyperparameters)``, ``counts`` being the training size of each group.
+    """Built as ``X(counts, criterion, *, hyperparameters)``, ``counts`` being the training samples of each
+    group and class, ``[g, c]``.
 
     Whatever it remembers is a buffer, so that a restart loses nothing.
     """

@@ -10,7 +10,7 @@ from remind.objectives import Criterion, Loss, Objective
 class ERM(Objective):
     """The mean loss of the batch; every sample counts the same."""
 
-    def __init__(self, counts: Int[Tensor, " g"], criterion: Criterion) -> None:
+    def __init__(self, counts: Int[Tensor, "g c"], criterion: Criterion) -> None:
         super().__init__()
         self.criterion = criterion
 

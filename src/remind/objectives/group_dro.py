@@ -16,7 +16,7 @@ class GroupDRO(Objective):
     """Minimise ``sum_k lambda_k R_k`` while ``lambda`` climbs towards the groups with the largest risk ``R_k``.
 
     Args:
-        counts: training samples of each group.
+        counts: training samples of each group and class.
         criterion: the loss of single samples.
         step_size: Eq. 4's ``gamma``.
         refresh_every: optimiser steps between refreshes of the weights, ``N``.
@@ -37,7 +37,7 @@ class GroupDRO(Objective):
 
     def __init__(
         self,
-        counts: Int[Tensor, " g"],
+        counts: Int[Tensor, "g c"],
         criterion: Criterion,
         *,
         step_size: Amount = 0.02,
@@ -50,7 +50,7 @@ class GroupDRO(Objective):
         super().__init__()
         self.criterion, self.step_size, self.refresh_every = criterion, step_size, refresh_every
         self.estimate, self.cap = estimate, cap
-        sizes = counts.double()
+        sizes = counts.sum(1).double()
         self.register_buffer("shares", sizes / sizes.sum(), persistent=False)
         self.register_buffer("bonus", adjustment / sizes.sqrt(), persistent=False)
         first = self.shares if start == "shares" else torch.full_like(self.shares, 1 / len(sizes))
