@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from remind.config import Recipe
     from remind.engine.fitted import FittedModel
     from remind.estimator import RemindClassifier
+    from remind.suite.compare import compare
 
 _HOMES = {
     "load": "remind.cohort.cohort",
     "Cohort": "remind.cohort.cohort",
     "fit": "remind.api",
     "evaluate": "remind.api",
+    "compare": "remind.suite.compare",
     "load_model": "remind.api",
     "FittedModel": "remind.engine.fitted",
     "Recipe": "remind.config",
@@ -35,6 +37,7 @@ __all__ = [
     "Recipe",
     "RemindClassifier",
     "RemindError",
+    "compare",
     "evaluate",
     "fit",
     "load",

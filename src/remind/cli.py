@@ -208,6 +208,77 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    cohort: Folder,
+    methods: Annotated[str, typer.Option("--methods", "-m", help="Names from `remind methods`, or all.")] = "all",
+    seeds: Annotated[str, typer.Option(help="Each draws weights and the order of the samples.")] = "0,1,42",
+    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A YAML file, or a shipped name: demo.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The suite's folder; default suites/COHORT.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    on: Annotated[str, typer.Option(help="Where: local, or ray (the extra `ray`).")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; by default one is started here.")] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs that a run takes on Ray.")] = 0.0,
+    reference: Annotated[str, typer.Option(help="The method the others are compared with.")] = "remind",
+    replicates: Annotated[int, typer.Option(min=100, help="Bootstraps of the subjects.")] = 1000,
+    metric: Annotated[str, typer.Option(help="To print: accuracy, macro_f1 or macro_auroc; files have all.")] = (
+        "macro_auroc"
+    ),
+    overrides: Set = [],  # noqa: B006 (typer copies it)
+    as_json: Json = False,
+) -> None:
+    """Train METHODS under SEEDS on COHORT, and compare them. The same line again resumes; finished runs are kept."""
+    from remind.engine.bundle import write_text
+    from remind.report.comparison import METRICS, comparison_files, difference_table, terminal_tables
+    from remind.suite.compare import compare as compare_all
+    from remind.suite.compare import suite_folder
+    from remind.suite.progress import SuiteProgress
+
+    for what, name, known in (("place", on, ("local", "ray")), ("metric", metric, METRICS)):
+        if name not in known:
+            raise RemindError(unknown(what, name, known))
+    with SuiteProgress(console, shown=not as_json) as progress:
+        result = compare_all(
+            cohort,
+            methods if methods == "all" else _words(methods),
+            [_whole(word) for word in _words(seeds)],
+            recipe=recipe,
+            overrides=overrides,
+            out=out,
+            jobs=jobs,
+            on=on,
+            address=address,
+            gpus=gpus,
+            reference=reference,
+            replicates=replicates,
+            told=progress.told,
+        )
+    folder = out or suite_folder(result["cohort"])
+    for name, text in comparison_files(result).items():
+        write_text(folder / name, text)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        for table in terminal_tables(result, metric, width=console.width):
+            console.print(table)
+        if result["reference"]:
+            console.print(difference_table(result, metric))
+        console.print(f"All metrics: {folder}/comparison.md, .tex, .csv, .json", markup=False, soft_wrap=True)
+    if result["failed"]:
+        raise typer.Exit(1)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.replace(",", " ").split() if word]
+
+
+def _whole(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise RemindError(f"--seeds: {word!r} is not a whole number; write them as 0,1,42.") from None
+
+
+@app.command()
 def methods(as_json: Json = False) -> None:
     """The methods, and what each is made of."""
     from remind.methods import METHODS

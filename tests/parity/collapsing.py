@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from remind.nn.tokens import pack
-from remind.types import Ragged, Tokens
+from remind.types import Encoded, Ragged, Tokens
 
 Kind = Literal["scattered", "packed"]
 Function = Callable[[nn.Module, Tokens], Tensor]
@@ -51,11 +51,12 @@ def draw(kind: Kind, batch: int, modalities: int, dim: int, dtype: torch.dtype) 
         available = torch.rand(batch, modalities) < 0.5
         available[torch.arange(batch), torch.randint(modalities, (batch,))] = True
         rows = [available[:, place].nonzero().ravel() for place in range(modalities)]
-        encoded = [
-            (Ragged(torch.randn(len(here), length, dim, dtype=dtype)), here)
-            for here, length in zip(rows, lengths, strict=True)
-        ]
-        return pack(encoded, available, lengths, torch.randn(batch, dim, dtype=dtype))
+        encoded = tuple(
+            Ragged(torch.randn(len(here), length, dim, dtype=dtype)) for here, length in zip(rows, lengths, strict=True)
+        )
+        group = torch.zeros(batch, dtype=torch.int64)
+        imputed = torch.randn(batch, dim, dtype=dtype)
+        return pack(Encoded(encoded, tuple(rows), available, group), lengths, imputed)
     count = torch.randint(1, 41, (batch, modalities)) ** torch.randint(0, 2, (batch, modalities))
     count[torch.rand(batch, modalities) < 0.3] = 0
     count[torch.arange(batch), torch.randint(modalities, (batch,))] = 7

@@ -13,7 +13,7 @@ from remind.nn.attention import SelfAttention
 from remind.nn.gate import expert_uncertainty, joint_uncertainty
 from remind.nn.soft_moe import Router, combine_weights, dispatch_weights
 from remind.nn.tokens import mean_token
-from remind.types import Tokens
+from remind.types import Layout, Tokens
 
 exact = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str)
 few = settings(deadline=None, max_examples=25)
@@ -23,6 +23,7 @@ LAID = {
     "batch": st.integers(1, 4),
     "modalities": st.integers(1, 5),
 }
+LAYOUT = Layout((1, 1), torch.ones(3, 2, dtype=torch.bool), torch.ones(3) / 3)  # groups; tokens come as they are
 SLOTS = {"experts": st.integers(1, 5), "slots": st.integers(1, 3)}
 
 
@@ -88,10 +89,10 @@ def test_the_mean_counts_a_collapsed_token_as_often_as_its_copies(dtype, toleran
 
 def fusion(name, dtype, experts, slots):
     """Soft MoE, or REMIND in its second stage with random residuals for three groups."""
-    sizes = {"experts": experts, "slots": slots, "heads": 2, "hidden": 12, "router_scale": 3.0}
+    sizes = {"experts": experts, "slots": slots, "heads": 2, "hidden": 12, "router_scale": 3.0, "imputation": "none"}
     if name == "soft_moe":
-        return SoftMoEFusion(8, 3, **sizes).to(dtype)
-    made = RemindFusion(8, 3, gate=name, threshold=0.5, **sizes).to(dtype)
+        return SoftMoEFusion(8, LAYOUT, **sizes).to(dtype)
+    made = RemindFusion(8, LAYOUT, gate=name, threshold=0.5, **sizes).to(dtype)
     nn.init.normal_(made.router.residual)
     made.specialise()
     return made
@@ -99,7 +100,7 @@ def fusion(name, dtype, experts, slots):
 
 def split_the_batch(made, tokens, group):
     """Put the gate's threshold into the widest gap between two samples' uncertainties: some open, some do not."""
-    seen = made(tokens, group).routing.uncertainty.detach().sort().values
+    seen = made.fuse(tokens, group).routing.uncertainty.detach().sort().values
     if len(seen) > 1 and seen.diff().max() > 1e-4:
         widest = seen.diff().argmax()
         made.router.gate.threshold.copy_((seen[widest] + seen[widest + 1]) / 2)
@@ -117,9 +118,9 @@ def test_a_fusion_makes_of_a_collapsed_token_what_it_makes_of_its_copies(
     made = fusion(name, dtype, experts, slots)
     if name in ("joint", "expert"):
         split_the_batch(made, tokens, group)
-    found = deviations(lambda own, t: own(t, group).pooled, made, tokens, per="sample")
+    found = deviations(lambda own, t: own.fuse(t, group).pooled, made, tokens, per="sample")
     assert max(found.values()) < tolerance, found
-    one, many = made(tokens, group).routing, made(broadcast(tokens)[0], group).routing
+    one, many = made.fuse(tokens, group).routing, made.fuse(broadcast(tokens)[0], group).routing
     assert one.opened.equal(many.opened)
     torch.testing.assert_close(one.uncertainty, many.uncertainty, rtol=tolerance, atol=tolerance)
 
@@ -129,7 +130,7 @@ def test_the_gate_was_split_in_the_test_above():
     tokens, group = draw("packed", 6, 4, 8, torch.float64), torch.zeros(6, dtype=torch.int64)
     made = fusion("joint", torch.float64, 4, 1)
     split_the_batch(made, tokens, group)
-    opened = made(tokens, group).routing.opened
+    opened = made.fuse(tokens, group).routing.opened
     assert opened.any()
     assert not opened.all()
 

@@ -8,7 +8,7 @@ from remind.encoders.image import ImageEncoder
 from remind.fusions import FUSIONS
 from remind.model import Model
 from remind.nn.tokens import pack
-from remind.types import Ragged, Tokens
+from remind.types import Encoded, Layout, Ragged, Tokens
 
 MODALITIES = ("c-cc", "c-mlo", "ffdm-cc", "ffdm-mlo")
 GROUPS, DIM, EXPERTS, HIDDEN, CLASSES, IMAGE_TOKENS = 15, 768, 128, 3072, 4, 197
@@ -22,15 +22,10 @@ def name(request):
 @pytest.fixture(scope="module")
 def model(name):
     with torch.device("meta"):
-        made = Model(
-            MODALITIES,
-            [ImageEncoder(224, DIM, weights="random") for _ in MODALITIES],
-            FUSIONS.build(name, DIM, GROUPS, experts=EXPERTS, heads=8, hidden=HIDDEN),
-            dim=DIM,
-            classes=CLASSES,
-            masks=torch.zeros(GROUPS, 4, dtype=torch.bool),
-            shares=torch.ones(GROUPS) / GROUPS,
-        )
+        encoders = [ImageEncoder(224, DIM, weights="random") for _ in MODALITIES]
+        layout = Layout((IMAGE_TOKENS,) * 4, torch.zeros(GROUPS, 4, dtype=torch.bool), torch.ones(GROUPS) / GROUPS)
+        fusion = FUSIONS.build(name, DIM, layout, experts=EXPERTS, heads=8, hidden=HIDDEN)
+        made = Model(MODALITIES, encoders, fusion, classes=CLASSES)
     if name == "remind":
         made.fusion.router.specialised = torch.tensor(
             True
@@ -60,7 +55,7 @@ def test_parameters_are_the_papers_within_one_percent(name, model):
         "attention": (size(block.attention), linear(DIM, 3 * DIM) + linear(DIM, DIM)),
         "router": (size(model.fusion.router), DIM * EXPERTS * (1 if name == "soft_moe" else 1 + GROUPS) + 1),
         "norms": (size(block.attention_norm) + size(block.moe_norm) + size(model.norm), 3 * 2 * DIM),
-        "imputation": (size(model.imputation), GROUPS * DIM),
+        "imputation": (size(model.fusion.imputation), DIM if name == "soft_moe" else GROUPS * DIM),
         "head": (size(model.head), linear(DIM, CLASSES)),
     }
     for term, (found, expected) in terms.items():
@@ -83,8 +78,9 @@ def flops(function):
 
 def full_sample():
     """The fusion's tokens for one sample with all four images, laid by ``pack`` (in width one) and emptied."""
-    encoded = [(Ragged(torch.zeros(1, IMAGE_TOKENS, 1)), torch.tensor([0])) for _ in MODALITIES]
-    laid = pack(encoded, torch.ones(1, 4, dtype=torch.bool), [IMAGE_TOKENS] * 4, torch.zeros(1, 1))
+    images = (Ragged(torch.zeros(1, IMAGE_TOKENS, 1)),) * 4
+    encoded = Encoded(images, (torch.tensor([0]),) * 4, torch.ones(1, 4, dtype=torch.bool), torch.tensor([0]))
+    laid = pack(encoded, [IMAGE_TOKENS] * 4, torch.zeros(1, 1))
     assert (laid.log_count == 0).sum() == 788
     return Tokens(torch.empty(1, laid.log_count.shape[1], DIM, device="meta"), laid.log_count.to("meta"))
 
@@ -97,16 +93,16 @@ def test_flops_of_a_full_sample_are_the_papers_within_two_percent(name, model):
     width = tokens.log_count.shape[1]
 
     def fuse():
-        fused = model.fusion(tokens, torch.zeros(1, dtype=torch.int64, device="meta"))
+        fused = model.fusion.fuse(tokens, torch.zeros(1, dtype=torch.int64, device="meta"))
         model.head(model.norm(fused.pooled))
 
     counts = flops(fuse)
-    prefix = type(model.fusion).__name__
+    router = type(model.fusion.router).__name__
     part = {
         "encoders": encoders,
-        "attention": counts[f"{prefix}.block.attention"],
-        "dispatch, experts, combine": counts[f"{prefix}.block.moe"],
-        "router": counts[f"{prefix}.router"],
+        "attention": counts["FusionBlock.attention"],
+        "dispatch, experts, combine": counts["FusionBlock.moe"],
+        "router": counts[router],
         "head": counts["Linear"],
     }
     for term, found in part.items():

@@ -21,7 +21,7 @@ from remind.modalities.tabular import TabularInput
 from remind.model import Model
 from remind.nn.tokens import pack
 from remind.sources.synthetic import write
-from remind.types import Ragged
+from remind.types import Encoded, Layout, Ragged
 
 few = settings(deadline=None, max_examples=20)
 DIM, FEATURES = 16, 3
@@ -49,8 +49,10 @@ def fitted(cohort):
         )
         made[method] = FittedModel.create(cohort, recipe)
         model = made[method].model.eval()
-        nn.init.normal_(model.imputation.vectors)
-        if method == "remind":
+        if method == "soft-moe":
+            nn.init.normal_(model.fusion.imputation.vector)
+        else:
+            nn.init.normal_(model.fusion.imputation.vectors)
             nn.init.normal_(model.fusion.router.residual)
             model.fusion.specialise()
             whole = dataset_of(cohort, made[method]).__getitems__(range(len(cohort)))
@@ -119,17 +121,16 @@ def uneven(one, order):
         for (name, transform), tokens in zip(one.transforms.items(), (2, 3, 5, 6), strict=True)
     }
     names = list(one.transforms)
-    model = Model(
-        [names[place] for place in order],
-        [encoders[names[place]] for place in order],
-        FUSIONS.build("remind", DIM, len(one.groups), experts=5, heads=2, gate="always"),
-        dim=DIM,
-        classes=3,
-        masks=torch.from_numpy(one.groups.masks)[:, order],
-        shares=torch.from_numpy(one.groups.shares),
+    ordered = [encoders[names[place]] for place in order]
+    layout = Layout(
+        tuple(encoder.num_tokens for encoder in ordered),
+        torch.from_numpy(one.groups.masks)[:, order],
+        torch.from_numpy(one.groups.shares),
     )
+    fusion = FUSIONS.build("remind", DIM, layout, experts=5, heads=2, gate="always")
+    model = Model([names[place] for place in order], ordered, fusion, classes=3)
     nn.init.normal_(model.fusion.router.residual)
-    nn.init.normal_(model.imputation.vectors)
+    nn.init.normal_(model.fusion.imputation.vectors)
     model.fusion.specialise()
     return model.eval()
 
@@ -188,10 +189,10 @@ def test_a_modality_that_nobody_in_the_batch_has_is_no_trouble(fitted, data):
 @torch.no_grad()
 def test_a_sample_that_lacks_nothing_is_untouched_by_what_stands_for_the_missing(fitted, data):
     batch, model = data.__getitems__(range(60)), fitted["remind"].model
-    before, kept = model(batch).logits, model.imputation.vectors.clone()
-    model.imputation.vectors += torch.randn_like(kept)
+    before, kept = model(batch).logits, model.fusion.imputation.vectors.clone()
+    model.fusion.imputation.vectors += torch.randn_like(kept)
     after = model(batch).logits
-    model.imputation.vectors.copy_(kept)
+    model.fusion.imputation.vectors.copy_(kept)
     same = (before == after).all(1)
     assert same.equal(batch.available.all(1))
     assert 0 < same.sum() < 60
@@ -201,13 +202,13 @@ def test_a_sample_that_lacks_nothing_is_untouched_by_what_stands_for_the_missing
 def test_without_imputation_a_sample_is_its_observed_tokens(fitted, data):
     """And a sample that lacks nothing is what it is with imputation."""
     one, batch = fitted["soft-moe"], data.__getitems__(range(60))
-    recipe = one.recipe.model_copy(update={"model": one.recipe.model.model_copy(update={"imputation": "none"})})
+    recipe = one.recipe.model_copy(update={"fusions": {"soft_moe": {"imputation": "none"}}})
     bare = build_model(recipe, one.spec, one.groups, one.transforms).eval()
     missing, unexpected = bare.load_state_dict(one.model.state_dict(), strict=False)
     assert not missing
-    assert {key.split(".")[0] for key in unexpected} == {"imputation"}
-    tokens = bare.tokens(batch)
-    observed = (batch.available * torch.tensor(bare.lengths)).sum(1)
+    assert unexpected == ["fusion.imputation.vector"]
+    tokens = bare.fusion.tokens(bare.encode(batch))
+    observed = (batch.available * torch.tensor(bare.fusion.lengths)).sum(1)
     assert (tokens.log_count == 0).sum(1).equal(observed)
     assert tokens.log_count.isinf().sum(1).equal(tokens.log_count.shape[1] - observed)
     full = batch.available.all(1)
@@ -225,16 +226,16 @@ def test_an_unseen_combination_is_imputed_by_the_share_weighted_mean_of_its_near
     known = [row for row in range(240) if data.group[row] >= 0 and not data.available[row].all()][:20]
     assert len(unseen) >= 3
     batch = data.__getitems__(unseen + known)
-    tokens = model.tokens(batch)
-    lengths = model.lengths
+    tokens = model.fusion.tokens(model.encode(batch))
+    lengths = model.fusion.lengths
     for i, (mask, group) in enumerate(zip(batch.available.tolist(), batch.group.tolist(), strict=True)):
         if group >= 0:
-            expected = model.imputation.vectors[group]
+            expected = model.fusion.imputation.vectors[group]
         else:
             apart = [sum(a != b for a, b in zip(mask, other, strict=True)) for other in groups.masks.tolist()]
             nearest = [k for k, distance in enumerate(apart) if distance == min(apart)]
             weight = sum(groups.shares[k] for k in nearest)
-            expected = sum(groups.shares[k] / weight * model.imputation.vectors[k] for k in nearest)
+            expected = sum(groups.shares[k] / weight * model.fusion.imputation.vectors[k] for k in nearest)
         place = sum(length for length, there in zip(lengths, mask, strict=True) if there)
         torch.testing.assert_close(tokens.values[i, place], expected.float(), rtol=1e-6, atol=1e-6)
         assert tokens.log_count[i, place].item() == pytest.approx(math.log(sum(lengths) - place))
@@ -246,7 +247,7 @@ def test_the_model_in_bf16_gives_nearly_what_it_gives_in_float32(fitted, data):
     model, batch = fitted["soft-moe"].model, data.__getitems__(range(40))
     exact = model(batch).logits
     with torch.autocast("cpu", torch.bfloat16):
-        tokens, rough = model.tokens(batch), model(batch).logits
+        tokens, rough = model.fusion.tokens(model.encode(batch)), model(batch).logits
     assert tokens.log_count.dtype == torch.float32  # 8 bits cannot hold the log of a count
     torch.testing.assert_close(rough.float(), exact, rtol=0, atol=0.05)
 
@@ -269,7 +270,8 @@ def test_pack_lays_tokens_as_a_loop_over_samples_does(seed, batch, lengths, impu
         sizes = torch.randint(1, length + 1, (len(rows),)) if torch.rand(()) < 0.5 else None
         encoded.append((Ragged(torch.randn(len(rows), length, 3), sizes), rows))
     imputed = torch.randn(batch, 3) if imputes else None
-    made = pack(encoded, available, lengths, imputed)
+    tokens, rows = zip(*encoded, strict=True)
+    made = pack(Encoded(tokens, rows, available, torch.zeros(batch, dtype=torch.int64)), lengths, imputed)
 
     laid = []
     for i in range(batch):

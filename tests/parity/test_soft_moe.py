@@ -15,7 +15,7 @@ from remind.fusions.remind import RemindFusion
 from remind.fusions.soft_moe import SoftMoEFusion
 from remind.nn.soft_moe import Experts, Router, SoftMoE, combine_weights, dispatch_weights
 from remind.nn.tokens import padding
-from remind.types import Tokens
+from remind.types import Layout, Tokens
 
 few = settings(deadline=None, max_examples=25)
 SIZES = {
@@ -148,12 +148,12 @@ def test_a_fusion_is_attention_then_soft_moe_each_normed_before_and_added_then_t
     torch.manual_seed(seed)
     tokens = draw("scattered", batch, modalities, 6, torch.float64)
     made, count = (
-        SoftMoEFusion(6, 1, experts=3, heads=heads, hidden=5, router_scale=2.0).double(),
+        soft_moe(6, 1, experts=3, heads=heads, hidden=5, router_scale=2.0).double(),
         tokens.log_count.exp(),
     )
     for parameter in made.block.parameters():
         nn.init.normal_(parameter)
-    fused = made(tokens, torch.zeros(batch, dtype=torch.int64))
+    fused = made.fuse(tokens, torch.zeros(batch, dtype=torch.int64))
     x = tokens.values * (count > 0)[..., None]
     x = x + attention_by_hand(made.block.attention, layer_norm_by_hand(made.block.attention_norm, x), count)
     z = layer_norm_by_hand(made.block.moe_norm, x)
@@ -163,6 +163,19 @@ def test_a_fusion_is_attention_then_soft_moe_each_normed_before_and_added_then_t
         for counts, values in zip(count, x, strict=True)
     ]
     torch.testing.assert_close(fused.pooled, torch.stack(mean), rtol=1e-10, atol=1e-10)
+
+
+def layout_of(groups):
+    """So many groups; what they hold is of no matter to tokens that are laid already."""
+    return Layout((1,), torch.ones(groups, 1, dtype=torch.bool), torch.ones(groups) / groups)
+
+
+def soft_moe(dim, groups, **settings):
+    return SoftMoEFusion(dim, layout_of(groups), imputation="none", **settings)
+
+
+def remind(dim, groups, **settings):
+    return RemindFusion(dim, layout_of(groups), imputation="none", **settings)
 
 
 def specialised(made):
@@ -179,13 +192,13 @@ def specialised(made):
 def test_what_is_stored_in_padding_changes_nothing(stored, name, seed, batch, modalities):
     torch.manual_seed(seed)
     tokens, group = draw("packed", batch, modalities, 8, torch.float32), torch.randint(-1, 3, (batch,))
-    made = SoftMoEFusion(8, 3, experts=3) if name == "soft_moe" else specialised(RemindFusion(8, 3, experts=3))
+    made = soft_moe(8, 3, experts=3) if name == "soft_moe" else specialised(remind(8, 3, experts=3))
     weight = torch.randn(batch, 8)
     results = []
     for content in (0.0, stored):
         values = tokens.values.masked_fill(padding(tokens)[..., None], content).requires_grad_()
         made.zero_grad()
-        fused = made(Tokens(values, tokens.log_count), group)
+        fused = made.fuse(Tokens(values, tokens.log_count), group)
         (fused.pooled * weight).sum().backward()
         assert (values.grad[padding(tokens)] == 0).all()
         results.append([fused.pooled, *fused.routing, values.grad, *(p.grad.clone() for p in made.parameters())])
@@ -198,7 +211,7 @@ def remind_from(soft, groups, **settings):
     """REMIND with the weights of a Soft MoE: only the router's names differ."""
     dim, experts, slots = soft.router.phi.shape
     hidden, heads = soft.block.moe.experts.up.shape[2], soft.block.attention.heads
-    made = RemindFusion(dim, groups, experts=experts, slots=slots, hidden=hidden, heads=heads, **settings)
+    made = remind(dim, groups, experts=experts, slots=slots, hidden=hidden, heads=heads, **settings)
     state = {key.replace("router.", "router.shared.", 1): value for key, value in soft.state_dict().items()}
     missing, unexpected = made.load_state_dict(state, strict=False)
     assert set(missing) == {"router.residual", "router.specialised", "router.gate.threshold"}
@@ -209,9 +222,9 @@ def remind_from(soft, groups, **settings):
 def assert_same_to_the_bit(soft, tokens, groups, gate):
     group = torch.randint(-1, groups, (len(tokens.values),))
     made = remind_from(soft, groups, gate=gate)
-    plain = soft(tokens, group)
+    plain = soft.fuse(tokens, group)
     for stage in range(2):
-        fused = made(tokens, group)
+        fused = made.fuse(tokens, group)
         assert torch.equal(fused.pooled, plain.pooled)
         assert torch.equal(fused.routing.dispatch, plain.routing.dispatch)
         assert torch.equal(fused.routing.combine, plain.routing.combine)
@@ -240,7 +253,7 @@ def test_zero_residuals_are_soft_moe_to_the_bit(
 ):
     torch.manual_seed(seed)
     tokens = draw("packed", batch, modalities, heads * width, torch.float32)
-    soft = SoftMoEFusion(heads * width, groups, experts=experts, slots=slots, heads=heads, router_scale=scale)
+    soft = soft_moe(heads * width, groups, experts=experts, slots=slots, heads=heads, router_scale=scale)
     assert_same_to_the_bit(soft, tokens, groups, gate)
 
 
@@ -251,7 +264,7 @@ def test_zero_residuals_are_soft_moe_to_the_bit(
 def test_zero_residuals_are_soft_moe_to_the_bit_at_the_papers_sizes(gate, dim, experts, slots, batch):
     torch.manual_seed(0)
     tokens = Tokens(torch.randn(batch, 40, dim), torch.randint(0, 4, (batch, 40)).float().log())
-    soft = SoftMoEFusion(dim, 15, experts=experts, slots=slots, hidden=16)
+    soft = soft_moe(dim, 15, experts=experts, slots=slots, hidden=16)
     assert_same_to_the_bit(soft, tokens, 15, gate)
 
 
@@ -261,11 +274,11 @@ def test_stage_one_learns_what_soft_moe_learns(seed, batch, modalities, experts)
     """The residuals get no gradient, all else the gradient that it has in Soft MoE."""
     torch.manual_seed(seed)
     tokens, group = draw("packed", batch, modalities, 8, torch.float64), torch.randint(-1, 3, (batch,))
-    soft = SoftMoEFusion(8, 3, experts=experts, heads=2).double()
+    soft = soft_moe(8, 3, experts=experts, heads=2).double()
     made = remind_from(soft, 3).double()
     weight = torch.randn(batch, 8).double()
     for one in (soft, made):
-        (one(tokens, group).pooled * weight).sum().backward()
+        (one.fuse(tokens, group).pooled * weight).sum().backward()
     assert made.router.residual.grad is None or (made.router.residual.grad == 0).all()
     for name, parameter in soft.named_parameters():
         twin = made.get_parameter(name.replace("router.", "router.shared.", 1))

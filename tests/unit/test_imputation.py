@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remind.nn.imputation import ImputationEmbeddings
+from remind.nn.imputation import GroupEmbeddings
 
 
 def all_masks(modalities):
@@ -17,12 +17,12 @@ def by_hand(embeddings, group, mask):
     vectors = embeddings.vectors.detach()
     if group >= 0:
         return vectors[group]
-    distance = [sum(a != b for a, b in zip(mask.tolist(), known.tolist(), strict=True)) for known in embeddings.masks]
+    distance = [sum(a != b for a, b in zip(mask.tolist(), known.tolist(), strict=True)) for known in embeddings.nearest.masks]
     total, weight = torch.zeros_like(vectors[0]), 0.0
     for k, apart in enumerate(distance):
         if apart == min(distance):
-            total += embeddings.shares[k].item() * vectors[k]
-            weight += embeddings.shares[k].item()
+            total += embeddings.nearest.shares[k].item() * vectors[k]
+            weight += embeddings.nearest.shares[k].item()
     return total / weight
 
 
@@ -33,7 +33,7 @@ def made(seed, modalities, groups, batch):
     masks = masks[torch.randperm(len(masks))]
     groups = min(groups, len(masks))
     shares = torch.rand(groups).double() + 0.01
-    embeddings = ImputationEmbeddings(4, masks[:groups], shares / shares.sum(), init="normal").double()
+    embeddings = GroupEmbeddings(4, masks[:groups], shares / shares.sum(), start="normal").double()
     which = torch.randint(len(masks), (batch,))
     return embeddings, torch.where(which < groups, which, -1), masks[which]
 
@@ -69,7 +69,7 @@ def test_a_samples_vector_depends_on_no_other_sample(seed, modalities, groups, b
 
 def test_by_hand_on_four_groups():
     masks = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.bool)
-    embeddings = ImputationEmbeddings(1, masks, torch.tensor([0.4, 0.3, 0.1, 0.2]), init="zeros")
+    embeddings = GroupEmbeddings(1, masks, torch.tensor([0.4, 0.3, 0.1, 0.2]), start="zeros")
     assert (embeddings.vectors == 0).all()
     with torch.no_grad():
         embeddings.vectors.copy_(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
@@ -82,6 +82,6 @@ def test_by_hand_on_four_groups():
 
 def test_gradient_reaches_the_vectors_used_and_no_others():
     masks = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.bool)
-    embeddings = ImputationEmbeddings(2, masks, torch.tensor([0.4, 0.3, 0.1, 0.2]), init="normal")
+    embeddings = GroupEmbeddings(2, masks, torch.tensor([0.4, 0.3, 0.1, 0.2]), start="normal")
     embeddings(torch.tensor([1, -1]), torch.tensor([[1, 0, 0], [1, 0, 1]], dtype=torch.bool)).sum().backward()
     assert (embeddings.vectors.grad != 0).any(1).tolist() == [True, True, False, True]

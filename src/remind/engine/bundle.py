@@ -59,19 +59,38 @@ def read_bundle(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         RemindError: if a file is missing or damaged; names it.
     """
+    _refuse_damaged(folder, TENSORS)
+    try:
+        return load_file(folder / TENSORS), read_document(folder)
+    except SafetensorError:
+        raise _no_checkpoint(folder) from None
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """The document of a bundle, without its tensors.
+
+    Raises:
+        RemindError: if it is missing or damaged.
+    """
+    _refuse_damaged(folder, DOCUMENT)
+    try:
+        return json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise _no_checkpoint(folder) from None
+
+
+def _refuse_damaged(folder: Path, name: str) -> None:
+    path = folder / name
     if not (folder / SUMS).is_file():
         raise RemindError(f"{folder}: is not a checkpoint; it holds no {SUMS}.")
-    expected = read_sums(folder)
-    for name in (TENSORS, DOCUMENT):
-        path = folder / name
-        if not path.is_file():
-            raise RemindError(f"{path}: is missing; the checkpoint is not whole.")
-        if digest(path) != expected.get(name):
-            raise RemindError(f"{path}: is damaged, its checksum does not hold; restore the file or train again.")
-    try:
-        return load_file(folder / TENSORS), json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-    except (SafetensorError, ValueError, RecursionError):
-        raise RemindError(f"{folder}: its files are not what a checkpoint holds.") from None
+    if not path.is_file():
+        raise RemindError(f"{path}: is missing; the checkpoint is not whole.")
+    if digest(path) != read_sums(folder).get(name):
+        raise RemindError(f"{path}: is damaged, its checksum does not hold; restore the file or train again.")
+
+
+def _no_checkpoint(folder: Path) -> RemindError:
+    return RemindError(f"{folder}: its files are not what a checkpoint holds.")
 
 
 def newest_bundle(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

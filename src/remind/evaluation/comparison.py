@@ -1,0 +1,231 @@
+"""Many runs, one comparison: scores over seeds, and paired differences to one method with what chance leaves open."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+from statsmodels.stats.multitest import multipletests
+
+from remind.cohort.combination import GroupTable
+from remind.engine.fitted import probability_columns
+from remind.errors import RemindError
+from remind.evaluation.report import ENOUGH, evaluate_predictions
+from remind.evaluation.resampling import METRICS, subject_weights
+
+LEVEL = 0.95
+PARTS = ("head", "tail", "unseen", "overall")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a method predicts, under one seed, of the test samples."""
+
+    method: str
+    seed: int
+    predictions: pl.DataFrame  # as ``FittedModel.predictions`` gives them
+
+
+@dataclass(frozen=True)
+class Row:
+    """A set of test samples that is scored: a combination, or a part of all of them."""
+
+    name: str
+    kind: str | None  # of a combination: head, tail or unseen; of a part: None
+    share: float  # of the training samples
+    samples: np.ndarray
+
+    @property
+    def few(self) -> bool:
+        """Whether it is too small to be judged."""
+        return len(self.samples) < ENOUGH
+
+
+def compare_runs(
+    runs: Sequence[Run],
+    groups: GroupTable,
+    classes: Sequence[str],
+    *,
+    reference: str,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare methods on the test samples they share; everything is made from predictions alone.
+
+    For each row and metric: mean and standard deviation over the seeds, and the mean over the seeds of the difference
+    to ``reference``, with a 95 % interval: percentiles over replicates in which subjects are drawn with replacement,
+    the same subjects for all methods and seeds. ``p`` is two-sided; ``p_holm`` is corrected for the methods compared in
+    that row and metric. The verdict is a tie unless the corrected p is below 0.05. Rows of fewer than ten samples have
+    scores and no verdict. The intervals say what other patients might have shown, not what other seeds might.
+
+    Raises:
+        RemindError: if there is no run, or runs have not the same test samples.
+    """
+    if not runs:
+        raise RemindError("there is no finished run to compare.")
+    runs = [Run(run.method, run.seed, run.predictions.sort("id")) for run in runs]
+    _refuse_unpaired(runs)
+    scored = [evaluate_predictions(run.predictions, groups, list(classes)) for run in runs]
+    rows = _rows(runs[0].predictions, scored[0])
+    methods = list(dict.fromkeys(run.method for run in runs))
+    found = _differences(runs, rows, classes, reference, replicates, seed)
+    lines = [_line(row, methods, runs, scored, found.get(place, {})) for place, row in enumerate(rows)]
+    return {
+        "methods": methods,
+        "seeds": sorted({run.seed for run in runs}),
+        "reference": reference if reference in methods else None,
+        "replicates": replicates,
+        "level": LEVEL,
+        "rows": [*lines[:-1], _worst(methods, runs, scored), lines[-1]],
+    }
+
+
+def _refuse_unpaired(runs: Sequence[Run]) -> None:
+    first = runs[0].predictions.select("id", "target")
+    for run in runs[1:]:
+        if not run.predictions.select("id", "target").equals(first):
+            raise RemindError(
+                f"{run.method}, seed {run.seed}: has other test samples than {runs[0].method}, seed {runs[0].seed}; "
+                "compare runs of one cohort and one split."
+            )
+
+
+def _rows(table: pl.DataFrame, metrics: Mapping[str, Any]) -> list[Row]:
+    """Combinations, most frequent in training first; then head, tail, unseen (where there are any) and all."""
+    combination = table["combination"].to_numpy()
+    single = [
+        Row(line["combination"], line["kind"], line["share"], np.flatnonzero(combination == line["combination"]))
+        for line in metrics["combinations"]
+    ]
+    together = []
+    for part in PARTS:
+        members = [row for row in single if part in ("overall", row.kind)]
+        if members:
+            samples = np.sort(np.concatenate([row.samples for row in members]))
+            together.append(Row(part, None, sum(row.share for row in members), samples))
+    return [*single, *together]
+
+
+def _line(
+    row: Row,
+    methods: Sequence[str],
+    runs: Sequence[Run],
+    scored: Sequence[Mapping[str, Any]],
+    differences: Mapping[str, Any],
+) -> dict[str, Any]:
+    by_run = [
+        metrics[row.name]
+        if row.kind is None
+        else next(line for line in metrics["combinations"] if line["combination"] == row.name)
+        for metrics in scored
+    ]
+    return {
+        "row": row.name,
+        "kind": row.kind,
+        "n": len(row.samples),
+        "share": row.share,
+        "few": row.few,
+        "scores": {method: _over_seeds(method, runs, by_run) for method in methods},
+        "differences": differences,
+    }
+
+
+def _worst(methods: Sequence[str], runs: Sequence[Run], scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The combination that fares worst by accuracy, which may be another one in each run; so there is no pairing."""
+    by_run = [metrics["worst"] or dict.fromkeys(METRICS) for metrics in scored]
+    scores = {method: _over_seeds(method, runs, by_run) for method in methods}
+    return {"row": "worst", "kind": None, "n": None, "share": None, "few": False, "scores": scores, "differences": {}}
+
+
+def _over_seeds(method: str, runs: Sequence[Run], by_run: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean, standard deviation and the single values of each metric; null where no seed allows it."""
+    found = {}
+    for metric in METRICS:
+        values = {
+            run.seed: scores[metric]
+            for run, scores in zip(runs, by_run, strict=True)
+            if run.method == method and scores[metric] is not None
+        }
+        known = list(values.values())
+        found[metric] = {
+            "mean": float(np.mean(known)) if known else None,
+            "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+            "seeds": {str(seed): value for seed, value in values.items()},
+        }
+    return found
+
+
+def _differences(
+    runs: Sequence[Run], rows: Sequence[Row], classes: Sequence[str], reference: str, replicates: int, seed: int
+) -> dict[int, dict[str, Any]]:
+    """By place of the row, method and metric: the difference to the reference and what chance leaves open."""
+    others = list(dict.fromkeys(run.method for run in runs if run.method != reference))
+    shared = {
+        method: sorted({run.seed for run in runs if run.method == method} & _seeds(runs, reference))
+        for method in others
+    }
+    judged = {place: row for place, row in enumerate(rows) if not row.few}
+    if not any(shared.values()) or not judged:
+        return {}
+    columns = probability_columns(list(classes))
+    target = runs[0].predictions["target"].to_numpy()
+    subjects = runs[0].predictions["subject"].to_numpy()
+    probability = {(run.method, run.seed): run.predictions.select(columns).to_numpy() for run in runs}
+    once = np.ones((1, len(target)))
+
+    def scores(weights: np.ndarray, row: Row, metric: str) -> dict[tuple[str, int], np.ndarray]:
+        here = row.samples
+        return {run: METRICS[metric](table[here], target[here], weights[:, here]) for run, table in probability.items()}
+
+    drawn: dict[tuple[int, str], list[dict[str, np.ndarray]]] = {}
+    for weights in subject_weights(subjects, replicates, seed):
+        for (place, row), metric in product(judged.items(), METRICS):
+            each = _paired(scores(weights, row, metric), shared, reference)
+            drawn.setdefault((place, metric), []).append(each)
+    found: dict[int, dict[str, Any]] = {place: {method: {} for method in others} for place in judged}
+    for (place, row), metric in product(judged.items(), METRICS):
+        observed = {
+            method: float(one[0]) for method, one in _paired(scores(once, row, metric), shared, reference).items()
+        }
+        parts = drawn[place, metric]
+        resampled = {method: np.concatenate([part[method] for part in parts]) for method in observed}
+        for method, said in _judge(observed, resampled).items():
+            found[place][method][metric] = said
+    return found
+
+
+def _seeds(runs: Sequence[Run], method: str) -> set[int]:
+    return {run.seed for run in runs if run.method == method}
+
+
+def _paired(
+    scores: Mapping[tuple[str, int], np.ndarray], shared: Mapping[str, Sequence[int]], reference: str
+) -> dict[str, Float[np.ndarray, " r"]]:
+    """Each method's mean difference to the reference over the seeds that both have."""
+    return {
+        method: np.mean([scores[method, seed] - scores[reference, seed] for seed in seeds], axis=0)
+        for method, seeds in shared.items()
+        if seeds
+    }
+
+
+def _judge(observed: Mapping[str, float], resampled: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Interval, p and verdict of each method; null where the samples do not allow the metric."""
+    said: dict[str, dict[str, Any]] = {}
+    for method, difference in observed.items():
+        known = resampled[method][~np.isnan(resampled[method])]
+        if np.isnan(difference) or len(known) < len(resampled[method]) / 2:
+            continue
+        low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        beyond = min((known <= 0).sum(), (known >= 0).sum())
+        p = min(1.0, 2 * (beyond + 1) / (len(known) + 1))
+        said[method] = {"difference": difference, "low": float(low), "high": float(high), "p": float(p)}
+    if said:
+        corrected = multipletests([line["p"] for line in said.values()], method="holm")[1]
+        for line, p in zip(said.values(), map(float, np.asarray(corrected)), strict=True):
+            sure = p < 1 - LEVEL
+            line |= {"p_holm": p, "verdict": "tie" if not sure else "better" if line["difference"] > 0 else "worse"}
+    return said

@@ -1,0 +1,1 @@
+"""Suites: many runs of one cohort, trained side by side and compared."""

@@ -1,0 +1,16 @@
+"""Runs side by side on this machine."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from remind.suite.plan import Job, Outcome
+
+
+def run_here(jobs: Sequence[Job], *, at_once: int) -> Iterator[Outcome]:
+    """Run so many at a time, each in a process of its own; give each outcome when it is there."""
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            for done in as_completed([pool.submit(job.run) for job in jobs]):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,44 @@
+"""Runs side by side on a Ray cluster, all of whose machines see the cohort and the suite under the same paths."""
+
+from collections.abc import Iterator, Sequence
+
+from remind.errors import RemindError
+from remind.suite.plan import Job, Outcome
+
+
+def run_on_ray(jobs: Sequence[Job], *, address: str | None, gpus: float) -> Iterator[Outcome]:
+    """Run them as Ray has room, each in a process of its own; give each outcome when it is there.
+
+    Args:
+        address: of a cluster, as ``ray.init`` takes it; None starts one on this machine.
+        gpus: GPUs that a run takes; Ray hides all others from it.
+
+    Raises:
+        RemindError: if Ray is not installed, or there is no cluster at the address.
+    """
+    try:
+        import ray  # an extra, and slow to import
+        from ray.exceptions import RayError
+    except ImportError:
+        raise RemindError("--on ray needs Ray: install the extra with pip install 'remind[ray]'.") from None
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RemindError(f"no Ray cluster at {address or 'this machine'} ({reason}).") from None
+    try:
+        remote = ray.remote(max_retries=0)(_run)
+        pending = {remote.options(num_cpus=job.threads, num_gpus=gpus, name=job.name).remote(job): job for job in jobs}
+        while pending:
+            (done, *_), _ = ray.wait(list(pending), num_returns=1)
+            job = pending.pop(done)
+            try:
+                yield ray.get(done)
+            except RayError as error:
+                yield Outcome(job.name, "failed", f"Ray lost it ({type(error).__name__}); run the same command.", 0.0)
+    finally:
+        ray.shutdown()
+
+
+def _run(job: Job) -> Outcome:
+    return job.run()
