@@ -231,12 +231,12 @@ def compare(
     from remind.report.comparison import METRICS, comparison_files, difference_table, terminal_tables
     from remind.suite.compare import compare as compare_all
     from remind.suite.compare import suite_folder
-    from remind.suite.progress import SuiteProgress
+    from remind.suite.progress import suite_progress
 
     for what, name, known in (("place", on, ("local", "ray")), ("metric", metric, METRICS)):
         if name not in known:
             raise RemindError(unknown(what, name, known))
-    with SuiteProgress(console, shown=not as_json) as progress:
+    with suite_progress(console, shown=not as_json) as told:
         result = compare_all(
             cohort,
             methods if methods == "all" else _words(methods),
@@ -250,7 +250,7 @@ def compare(
             gpus=gpus,
             reference=reference,
             replicates=replicates,
-            told=progress.told,
+            told=told,
         )
     folder = out or suite_folder(result["cohort"])
     for name, text in comparison_files(result).items():

@@ -17,7 +17,9 @@ def by_hand(embeddings, group, mask):
     vectors = embeddings.vectors.detach()
     if group >= 0:
         return vectors[group]
-    distance = [sum(a != b for a, b in zip(mask.tolist(), known.tolist(), strict=True)) for known in embeddings.nearest.masks]
+    distance = [
+        sum(a != b for a, b in zip(mask.tolist(), known.tolist(), strict=True)) for known in embeddings.nearest.masks
+    ]
     total, weight = torch.zeros_like(vectors[0]), 0.0
     for k, apart in enumerate(distance):
         if apart == min(distance):

@@ -1,7 +1,7 @@
 """Train many methods under many seeds on one cohort, and compare them."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from remind.evaluation.references import REFERENCES, reference_predictions
 from remind.suite.local import run_here
 from remind.suite.on_ray import run_on_ray
 from remind.suite.plan import Job, Outcome, every_method, plan
+from remind.suite.progress import Told
 
 RESULT = "comparison.json"
 
@@ -37,7 +38,7 @@ def compare(
     gpus: float = 0.0,
     reference: str = "remind",
     replicates: int = 1000,
-    told: Callable[[Outcome, int], None] = lambda outcome, total: None,
+    told: Told = lambda outcome, total: None,
 ) -> dict[str, Any]:
     """Train what is not trained yet, and write ``comparison.json`` into the suite's folder.
 
