@@ -28,6 +28,8 @@ TWO_STAGES = (Stage("shared", 0.5), Stage("specialised", 0.5, encoders=False, sp
 
 METHODS = {
     "soft-moe": Method("soft_moe", "erm", JOINT, "one router for all combinations; the plain mean of the losses"),
+    "fusemoe": Method("fuse_moe", "erm", JOINT, "a router for each modality; what is missing is zeros"),
+    "flex-moe": Method("flex_moe", "erm", JOINT, "a bank of what is missing; an expert for each combination"),
     "group-dro": Method("soft_moe", "group_dro", JOINT, "one router; weights on the combinations that fare worst"),
     "remind": Method("remind", "group_dro", TWO_STAGES, "a router residual for each combination, and group weights"),
     "remind-without-dro": Method("remind", "erm", TWO_STAGES, "a router residual for each combination; the plain mean"),

@@ -18,7 +18,7 @@ from remind.modalities.volume import VolumeShape
 from remind.nn.losses import focal_loss
 from remind.objectives import OBJECTIVES
 from remind.pretrained import T5_RANDOM
-from remind.types import Output, Ragged, Tokens
+from remind.types import Encoded, Layout, Output, Ragged
 
 DIM = 16
 
@@ -195,68 +195,132 @@ def test_the_real_image_encoder_has_vit_b_16s_shape(dim):
     assert sum(p.numel() for p in encoder.parameters()) == 86_567_656 - head + projection  # torchvision's own count
 
 
-def fusion_case():
-    """Five samples of up to six tokens, some collapsed, some padding; the last sample's combination is unseen."""
-    torch.manual_seed(2)
-    count = torch.tensor(
-        [[1, 1, 1, 5, 0, 0], [1, 0, 1, 1, 9, 0], [1, 1, 1, 1, 1, 1], [0, 0, 7, 0, 0, 0], [1, 1, 0, 0, 0, 2]]
-    )
-    return Tokens(torch.randn(5, 6, DIM), count.float().log()), torch.tensor([0, 1, 2, 0, -1])
+LAYOUT = Layout(
+    (2, 3, 1),
+    torch.tensor([[True, False, True], [True, True, False], [True, True, True]]),
+    torch.tensor([0.5, 0.3, 0.2]),
+)
+HELD = [[0, 2], [0, 1], [0, 1, 2], [0, 2], [1], [0, 1, 2]]  # by sample; the last but one's combination is unseen
+GROUP = torch.tensor([0, 1, 2, 0, -1, 2])
+
+
+def encoded(samples):
+    """Some of six samples of up to six tokens, some of them padding."""
+    random = torch.Generator().manual_seed(2)
+    content = torch.randn(6, 3, 3, DIM, generator=random)
+    length = torch.tensor([[2, 0, 1], [2, 3, 0], [2, 1, 1], [2, 0, 1], [0, 2, 0], [2, 3, 1]])
+    tokens, rows, available = [], [], torch.zeros(len(samples), 3, dtype=torch.bool)
+    for place, longest in enumerate(LAYOUT.lengths):
+        having = [row for row, sample in enumerate(samples) if place in HELD[sample]]
+        which = torch.tensor([samples[row] for row in having], dtype=torch.int64)
+        rows.append(torch.tensor(having, dtype=torch.int64))
+        tokens.append(Ragged(content[which, place, :longest], length[which, place] if place == 1 else None))
+        available[rows[-1], place] = True
+    return Encoded(tuple(tokens), tuple(rows), available, GROUP[samples])
+
+
+ALL = list(range(6))
+
+
+def objective_of(fused):
+    """A loss to which everything pooled counts, and the fusion's own where it has one."""
+    weight = torch.randn(fused.pooled.shape, generator=torch.Generator().manual_seed(3))
+    loss = (fused.pooled.float() * weight).sum()
+    return loss if fused.auxiliary is None else loss + fused.auxiliary
+
+
+def assert_same_fused(ours, theirs):
+    assert torch.equal(ours.pooled, theirs.pooled)
+    for a, b in zip(ours.routing, theirs.routing, strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+
+
+def build_fusion(name):
+    fusion = FUSIONS.build(name, DIM, LAYOUT)
+    fusion.specialise()
+    return fusion
 
 
 @pytest.mark.parametrize("name", FUSIONS.names())
 def test_every_fusion_learns_is_pure_and_survives_a_round_trip(name):
-    tokens, group = fusion_case()
     torch.manual_seed(0)
-    fusion = FUSIONS.build(name, DIM, 3)
-    fusion.specialise()
-    fused = fusion(tokens, group)
-    assert fused.pooled.shape == (5, DIM)
-    assert fused.routing.dispatch.shape == fused.routing.combine.shape == (5, 6, 32, 1)
-    (fused.pooled * torch.randn_like(fused.pooled)).sum().backward()
+    fusion = build_fusion(name)
+    fused = fusion(encoded(ALL))
+    assert fused.pooled.shape == (6, fusion.width)
+    combine, uncertainty = fused.routing.combine, fused.routing.uncertainty
+    assert fused.routing.dispatch is None or fused.routing.dispatch.shape == combine.shape
+    sums = combine.detach().sum((2, 3))
+    assert torch.minimum(sums, (sums - 1).abs()).max() < 1e-5  # a row is routed, or is not there
+    assert not uncertainty.requires_grad
+    assert 0 <= uncertainty.min() <= uncertainty.max() <= 1 + 1e-6
+    objective_of(fused).backward()
     assert_learns(fusion)
     fusion.after_step(fused)
 
     fusion.eval()
     before = snapshot(fusion)
-    once, twice = fusion(tokens, group), fusion(tokens, group)
-    assert torch.equal(once.pooled, twice.pooled)
-    assert all(torch.equal(a, b) for a, b in zip(once.routing, twice.routing, strict=True))
+    once, twice = fusion(encoded(ALL)), fusion(encoded(ALL))
+    assert_same_fused(once, twice)
+    assert once.auxiliary is None
     assert_unchanged(fusion, before)
 
-    twin = FUSIONS.build(name, DIM, 3).eval()
-    assert not torch.equal(twin(tokens, group).pooled, once.pooled)
+    twin = FUSIONS.build(name, DIM, LAYOUT).eval()
+    assert not torch.equal(twin(encoded(ALL)).pooled, once.pooled)
     twin.load_state_dict(fusion.state_dict())
-    assert torch.equal(twin(tokens, group).pooled, once.pooled)
-    assert all(torch.equal(a, b) for a, b in zip(twin(tokens, group).routing, once.routing, strict=True))
+    assert_same_fused(twin(encoded(ALL)), once)
 
 
 @pytest.mark.parametrize("name", FUSIONS.names())
 def test_every_fusion_runs_in_bf16_near_what_it_gives_in_float32(name):
-    tokens, group = fusion_case()
     torch.manual_seed(0)
-    fusion = FUSIONS.build(name, DIM, 3)
-    fusion.specialise()
-    exact = fusion(tokens, group).pooled.detach()
+    fusion = build_fusion(name).eval()
+    exact = fusion(encoded(ALL)).pooled.detach()
     with torch.autocast("cpu", torch.bfloat16):
-        rough = fusion(tokens, group).pooled
-        loss = rough.float().square().sum()
+        rough = fusion(encoded(ALL)).pooled
+        loss = objective_of(fusion.train()(encoded(ALL)))
     torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05)
     loss.backward()
     assert_learns(fusion)
 
 
 @pytest.mark.parametrize("name", FUSIONS.names())
-def test_every_fusion_lets_no_sample_see_another(name):
-    tokens, group = fusion_case()
-    fusion = FUSIONS.build(name, DIM, 3).eval()
-    fusion.specialise()
-    together = fusion(tokens, group)
-    for i in range(len(group)):
-        used = tokens.log_count[i] > -math.inf
-        alone = fusion(Tokens(tokens.values[i : i + 1, used], tokens.log_count[i : i + 1, used]), group[i : i + 1])
-        torch.testing.assert_close(alone.pooled[0], together.pooled[i], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(alone.routing.uncertainty[0], together.routing.uncertainty[i], rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("samples", [[0], [1], [2], [3], [4], [5], [5, 3, 4, 0, 2, 1], [4, 4, 0]])
+def test_every_fusion_lets_no_sample_see_another_nor_its_place(name, samples):
+    torch.manual_seed(0)
+    fusion = build_fusion(name).eval()
+    for parameter in fusion.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    together, some = fusion(encoded(ALL)), fusion(encoded(samples))
+    torch.testing.assert_close(some.pooled, together.pooled[samples], rtol=1e-5, atol=1e-5)
+    ours, theirs = some.routing, together.routing
+    torch.testing.assert_close(ours.uncertainty, theirs.uncertainty[samples], rtol=1e-5, atol=1e-6)
+    assert ours.opened.equal(theirs.opened[samples])
+
+
+@pytest.mark.parametrize("name", FUSIONS.names())
+def test_no_fusion_reads_what_is_stored_in_padding(name):
+    torch.manual_seed(0)
+    fusion, clean = build_fusion(name).eval(), encoded(ALL)
+    padded, length = clean.tokens[1]
+    beyond = torch.arange(3) >= length[:, None]
+    dirty = Ragged(padded.masked_fill(beyond[..., None], math.nan), length)
+    assert beyond.any()
+    assert_same_fused(fusion(clean._replace(tokens=(clean.tokens[0], dirty, clean.tokens[2]))), fusion(clean))
+
+
+@pytest.mark.parametrize("name", FUSIONS.names())
+def test_every_fusion_takes_a_single_modality(name):
+    fusion = FUSIONS.build(name, DIM, Layout((2,), torch.ones(1, 1, dtype=torch.bool), torch.ones(1)))
+    alone = Encoded(
+        (Ragged(torch.randn(4, 2, DIM)),),
+        (torch.arange(4),),
+        torch.ones(4, 1).bool(),
+        torch.zeros(4, dtype=torch.int64),
+    )
+    fused = fusion(alone)
+    objective_of(fused).backward()
+    assert fused.pooled.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in fusion.parameters())
 
 
 class Scores(nn.Module):

@@ -28,6 +28,8 @@ FUSIONS = Registry(
     "fusion",
     {
         "soft_moe": "remind.fusions.soft_moe:SoftMoEFusion",
+        "fuse_moe": "remind.fusions.fuse_moe:FuseMoEFusion",
+        "flex_moe": "remind.fusions.flex_moe:FlexMoEFusion",
         "remind": "remind.fusions.remind:RemindFusion",
     },
 )

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from remind.types import Layout
+
 Start = Literal["normal", "zeros"]
 
 
@@ -22,8 +24,21 @@ class NearestGroups(nn.Module):
 
     def forward(self, available: Bool[Tensor, "b m"]) -> Float[Tensor, "b g"]:
         """The share-weighted mean over a combination's nearest groups, as weights that sum to 1."""
-        different = (available[:, None, :] ^ self.masks).sum(-1)
-        weight = (different == different.amin(1, keepdim=True)) * self.shares
+        return self._nearest(self._different(available)[:, :, None])[:, :, 0]
+
+    def without(self, available: Bool[Tensor, "b m"]) -> Float[Tensor, "b g m"]:
+        """The same for every modality that the combination lacks, over the groups that lack it too, if there are any.
+
+        Those that have it know nothing of its absence.
+        """
+        farther = available.shape[1] * self.masks  # than any group that lacks it
+        return self._nearest(self._different(available)[:, :, None] + farther)
+
+    def _different(self, available: Bool[Tensor, "b m"]) -> Int[Tensor, "b g"]:
+        return (available[:, None, :] ^ self.masks).sum(-1)
+
+    def _nearest(self, distance: Int[Tensor, "b g k"]) -> Float[Tensor, "b g k"]:
+        weight = (distance == distance.amin(1, keepdim=True)) * self.shares[:, None]
         return weight / weight.sum(1, keepdim=True)
 
 
@@ -41,7 +56,8 @@ class GroupEmbeddings(nn.Module):
         unseen = torch.nonzero(group < 0).ravel()
         if not len(unseen):
             return vectors
-        return vectors.index_put((unseen,), self.nearest(available[unseen]) @ self.vectors)
+        mean = self.nearest(available[unseen]) @ self.vectors
+        return vectors.index_put((unseen,), mean.to(vectors))  # autocast may have made it another type
 
 
 class SharedEmbedding(nn.Module):
@@ -54,6 +70,34 @@ class SharedEmbedding(nn.Module):
     def forward(self, group: Int[Tensor, " b"], available: Bool[Tensor, "b m"]) -> Float[Tensor, "b d"]:
         """The vector, for each sample."""
         return self.vector.expand(len(group), -1)
+
+
+class MissingBank(nn.Module):
+    """Flex-MoE's missing-modality bank ``W``: a block of tokens for each group and modality, used where it lacks it.
+
+    Drawn from N(0, 1) as in the official code; our encoders' tokens are of that scale. There, a combination unseen in
+    training has a block that never learned; ours takes, for each modality, the mean of its nearest groups' blocks.
+    """
+
+    place: Tensor  # int [t], the modality of each place
+
+    def __init__(self, dim: int, layout: Layout) -> None:
+        super().__init__()
+        groups, modalities = layout.masks.shape
+        self.blocks = nn.Parameter(torch.randn(groups, sum(layout.lengths), dim))
+        self.nearest = NearestGroups(layout.masks, layout.shares)
+        place = torch.arange(modalities).repeat_interleave(torch.tensor(layout.lengths))
+        self.register_buffer("place", place, persistent=False)
+
+    def forward(self, group: Int[Tensor, " b"], available: Bool[Tensor, "b m"]) -> Float[Tensor, "b t d"]:
+        """What fills every place of each sample, were its modality missing."""
+        blocks = self.blocks[group.clamp_min(0)]
+        unseen = torch.nonzero(group < 0).ravel()
+        if not len(unseen):
+            return blocks
+        weight = self.nearest.without(available[unseen])[:, :, self.place]
+        mean = torch.einsum("bgt,gtd->btd", weight, self.blocks)
+        return blocks.index_put((unseen,), mean.to(blocks))  # autocast may have made it another type
 
 
 def _first(count: int, dim: int, start: Start) -> Float[Tensor, "n d"]:

@@ -1,6 +1,6 @@
 """Soft mixture of experts (Puigcerver et al. 2024; the paper's Eq. 5 and 6).
 
-Letters: b batch, t tokens, d width, e experts, s slots of an expert, h hidden width.
+Letters: b batch, t tokens, d width, e experts, s slots of an expert, h hidden width, o width of what comes out.
 """
 
 import math
@@ -52,22 +52,23 @@ def combine_weights(logits: Float[Tensor, "b t e s"]) -> Float[Tensor, "b t e s"
 
 
 class Experts(nn.Module):
-    """``e`` two-layer GELU networks ``d -> h -> d``, held and run as one batched product."""
+    """``e`` two-layer GELU networks ``d -> h -> d`` (or ``-> out``), held and run as one batched product."""
 
-    def __init__(self, dim: int, experts: int, *, hidden: int) -> None:
+    def __init__(self, dim: int, experts: int, *, hidden: int, out: int | None = None) -> None:
         super().__init__()
+        out = out or dim
         self.up = nn.Parameter(torch.empty(experts, dim, hidden).uniform_(-1, 1) / math.sqrt(dim))
         self.up_bias = nn.Parameter(torch.zeros(experts, 1, hidden))
-        self.down = nn.Parameter(torch.empty(experts, hidden, dim).uniform_(-1, 1) / math.sqrt(hidden))
-        self.down_bias = nn.Parameter(torch.zeros(experts, 1, dim))
+        self.down = nn.Parameter(torch.empty(experts, hidden, out).uniform_(-1, 1) / math.sqrt(hidden))
+        self.down_bias = nn.Parameter(torch.zeros(experts, 1, out))
 
-    def forward(self, slots: Float[Tensor, "b e s d"]) -> Float[Tensor, "b e s d"]:
+    def forward(self, slots: Float[Tensor, "b e s d"]) -> Float[Tensor, "b e s o"]:
         """Every expert on its own slots."""
         batch, experts, count, dim = slots.shape
         rows = slots.transpose(0, 1).reshape(experts, batch * count, dim)
         hidden = F.gelu(torch.baddbmm(self.up_bias, rows, self.up))
         out = torch.baddbmm(self.down_bias, hidden, self.down)
-        return out.view(experts, batch, count, dim).transpose(0, 1)
+        return out.view(experts, batch, count, -1).transpose(0, 1)
 
 
 class SoftMoE(nn.Module):
