@@ -33,7 +33,9 @@ class TrainSettings(Document):
     epochs: int = Field(default=30, gt=0)
     batch_size: int = Field(default=64, gt=0)
     lr: float = Field(default=1e-3, gt=0)
+    first_stage: float = Field(default=0.5, gt=0, lt=1)  # its share of the epochs, in methods of two stages
     later_lr: float = Field(default=0.1, gt=0)  # learning rate of the stages after the first, as a factor
+    group_lr: float = Field(default=1.0, gt=0)  # that of the groups' own parameters, as a factor of their stage's
     weight_decay: float = Field(default=1e-2, ge=0)
     lr_step: int = Field(default=5, gt=0)  # epochs; StepLR
     lr_gamma: float = Field(default=0.1, gt=0, le=1)

@@ -109,7 +109,7 @@ def test_a_run_folder_holds_what_the_documentation_says(runs, method, cohort):
     assert history["step"].to_list() == [4, 8]
     assert history.select("train_loss", "validation_loss", "lr").to_numpy().min() > 0
     weights = history["group_weights"].to_list()
-    if METHODS[method].objective == "group_dro":
+    if METHODS[method].objective in ("group_dro", "reweigh", "fair_batch"):
         assert all(sum(row) == pytest.approx(1) and len(row) == len(cohort.groups) for row in weights)
     else:
         assert weights == [None, None]
@@ -271,13 +271,13 @@ def test_the_command_line_loads_without_torch():
 
 def test_methods_lists_every_method(remind):
     assert list(json.loads(remind("methods", "--json").out)) == list(METHODS)
-    assert len(METHODS) == 4
+    assert len(METHODS) == 10
     text = remind("methods").out
     assert all(name in text for name in METHODS)
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["cohort", "--help"], *([c, "--help"] for c in ("train", "evaluate", "demo"))]
+    "words", [["--help"], ["cohort", "--help"], *([c, "--help"] for c in ("train", "evaluate", "compare", "demo"))]
 )
 def test_every_command_has_help(remind, words):
     done = remind(*words)

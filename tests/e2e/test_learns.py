@@ -118,7 +118,7 @@ def test_in_the_second_stage_the_encoders_stand_still_and_the_residuals_move(coh
     assert moved("shared", "encoders.")
     assert not moved("specialised", "encoders.")
     assert all(learning for _, learning in seen["shared"])
-    assert not any(learning for _, learning in seen["specialised"])  # not even their dropout
+    assert not any(learning for _, learning in seen["specialised"])
     assert not moved("shared", "router.residual")
     assert moved("specialised", "router.residual")
     assert moved("specialised", "head.")

@@ -19,6 +19,8 @@ from remind.engine.averaging import WeightAverage
 from remind.engine.checkpoint import unflatten
 from remind.engine.watch import Silence
 from remind.errors import RemindError
+from remind.objectives.fair_batch import FairBatch
+from remind.objectives.fair_mixup import FairMixup
 from remind.objectives.group_dro import GroupDRO
 
 # Four steps an epoch, three epochs a stage; what is remembered between steps changes every few of them.
@@ -239,6 +241,45 @@ def test_a_second_process_is_refused_while_the_first_trains_and_may_go_on_once_i
             first.kill()
     fit(cohort, recipe=recipe, out=tmp_path / "run")
     same(tmp_path / "run", whole)
+
+
+# What the other objectives remember: two epochs of batches with quotas, or of pairs and running losses
+
+JOINT = ("method=fairbatch", "objectives.fair_batch.alpha=0.2", "objectives.fair_batch.min_count=2", "train.epochs=3")
+MIXED = ("method=fair-mixup", "objectives.fair_mixup.min_count=2", "train.epochs=3")
+
+
+@pytest.fixture(scope="module", params=[JOINT, MIXED], ids=lambda overrides: overrides[0])
+def other(request, folder, tmp_path_factory):
+    """The recipe of another method, and a run of it that nothing interrupted."""
+    recipe = load_recipe(None, [*OVERRIDES, *request.param])
+    place = tmp_path_factory.mktemp("other") / "run"
+    fit(folder, recipe=recipe, out=place)
+    return recipe, place
+
+
+@pytest.mark.parametrize("step", [3, 6, 7, 11])
+def test_other_methods_resume_to_the_same_bits_in_the_middle_of_an_epoch(cohort, other, tmp_path, step):
+    recipe, whole = other
+    fit(cohort, recipe=recipe, out=stopped(cohort, recipe, tmp_path / "run", step))
+    same(tmp_path / "run", whole)
+
+
+def test_without_what_they_remember_they_do_not(cohort, other, tmp_path, monkeypatch):
+    recipe, whole = other
+    place = stopped(cohort, recipe, tmp_path / "run", 7)
+    monkeypatch.setattr(FairBatch if recipe.method == "fairbatch" else FairMixup, "load_state_dict", nothing)
+    fit(cohort, recipe=recipe, out=place)
+    assert content(place)["history.parquet"] != content(whole)["history.parquet"]
+
+
+@pytest.mark.slow
+def test_batches_with_quotas_are_the_same_from_processes_that_read_ahead(folder, tmp_path):
+    recipes = [load_recipe(None, [*OVERRIDES, *JOINT, f"data.workers={count}"]) for count in (0, 1)]
+    alone, ahead = (fit(folder, recipe=recipe, out=tmp_path / str(recipe.data.workers)) for recipe in recipes)
+    assert all(torch.equal(t, ahead.model.state_dict()[name]) for name, t in alone.model.state_dict().items())
+    shares = pl.read_parquet(tmp_path / "1" / "history.parquet")["group_weights"].to_list()
+    assert shares[0] != shares[1] != shares[2]
 
 
 # Each part of the state matters: without it the resumed run is another one

@@ -55,7 +55,7 @@ def draw(kind: Kind, batch: int, modalities: int, dim: int, dtype: torch.dtype) 
             Ragged(torch.randn(len(here), length, dim, dtype=dtype)) for here, length in zip(rows, lengths, strict=True)
         )
         group = torch.zeros(batch, dtype=torch.int64)
-        imputed = torch.randn(batch, dim, dtype=dtype)
+        imputed = torch.randn(batch, 1 if torch.rand(()) < 0.5 else modalities, dim, dtype=dtype)
         return pack(Encoded(encoded, tuple(rows), available, group), lengths, imputed)
     count = torch.randint(1, 41, (batch, modalities)) ** torch.randint(0, 2, (batch, modalities))
     count[torch.rand(batch, modalities) < 0.3] = 0

@@ -55,7 +55,7 @@ def test_parameters_are_the_papers_within_one_percent(name, model):
         "attention": (size(block.attention), linear(DIM, 3 * DIM) + linear(DIM, DIM)),
         "router": (size(model.fusion.router), DIM * EXPERTS * (1 if name == "soft_moe" else 1 + GROUPS) + 1),
         "norms": (size(block.attention_norm) + size(block.moe_norm) + size(model.norm), 3 * 2 * DIM),
-        "imputation": (size(model.fusion.imputation), DIM if name == "soft_moe" else GROUPS * DIM),
+        "imputation": (size(model.fusion.imputation), (4 if name == "soft_moe" else GROUPS) * DIM),
         "head": (size(model.head), linear(DIM, CLASSES)),
     }
     for term, (found, expected) in terms.items():
@@ -80,7 +80,7 @@ def full_sample():
     """The fusion's tokens for one sample with all four images, laid by ``pack`` (in width one) and emptied."""
     images = (Ragged(torch.zeros(1, IMAGE_TOKENS, 1)),) * 4
     encoded = Encoded(images, (torch.tensor([0]),) * 4, torch.ones(1, 4, dtype=torch.bool), torch.tensor([0]))
-    laid = pack(encoded, [IMAGE_TOKENS] * 4, torch.zeros(1, 1))
+    laid = pack(encoded, [IMAGE_TOKENS] * 4, torch.zeros(1, 1, 1))
     assert (laid.log_count == 0).sum() == 788
     return Tokens(torch.empty(1, laid.log_count.shape[1], DIM, device="meta"), laid.log_count.to("meta"))
 

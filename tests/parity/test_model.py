@@ -49,10 +49,8 @@ def fitted(cohort):
         )
         made[method] = FittedModel.create(cohort, recipe)
         model = made[method].model.eval()
-        if method == "soft-moe":
-            nn.init.normal_(model.fusion.imputation.vector)
-        else:
-            nn.init.normal_(model.fusion.imputation.vectors)
+        nn.init.normal_(model.fusion.imputation.vectors)
+        if method == "remind":
             nn.init.normal_(model.fusion.router.residual)
             model.fusion.specialise()
             whole = dataset_of(cohort, made[method]).__getitems__(range(len(cohort)))
@@ -206,7 +204,7 @@ def test_without_imputation_a_sample_is_its_observed_tokens(fitted, data):
     bare = build_model(recipe, one.spec, one.groups, one.transforms).eval()
     missing, unexpected = bare.load_state_dict(one.model.state_dict(), strict=False)
     assert not missing
-    assert unexpected == ["fusion.imputation.vector"]
+    assert unexpected == ["fusion.imputation.vectors"]
     tokens = bare.fusion.tokens(bare.encode(batch))
     observed = (batch.available * torch.tensor(bare.fusion.lengths)).sum(1)
     assert (tokens.log_count == 0).sum(1).equal(observed)
@@ -215,6 +213,31 @@ def test_without_imputation_a_sample_is_its_observed_tokens(fitted, data):
     with_it, without = one.model(batch).logits, bare(batch).logits
     torch.testing.assert_close(without[full], with_it[full], rtol=0, atol=1e-5)
     assert (without[~full] - with_it[~full]).abs().amax(1).min() > 1e-5
+
+
+@pytest.mark.parametrize("method", METHODS)
+@few
+@given(rows=st.lists(st.integers(0, 239), min_size=1, max_size=12))
+@torch.no_grad()
+def test_vectors_for_the_missing_count_as_often_as_if_they_were_written_out(fitted, data, method, rows):
+    fusion, batch = fitted[method].model.fusion, data.__getitems__(rows)
+    encoded = fitted[method].model.encode(batch)
+    few, many = fusion.tokens(encoded), fusion.broadcast(encoded)
+    assert many.values.shape[1] == sum(fusion.lengths)
+    assert (many.log_count == 0).all()
+    torch.testing.assert_close(few.log_count.exp().sum(1), torch.full((len(rows),), float(sum(fusion.lengths))))
+    one, other = fusion.fuse(few, batch.group), fusion.fuse(many, batch.group)
+    torch.testing.assert_close(one.pooled, other.pooled, rtol=0, atol=1e-5)
+    places = torch.tensor(fusion.lengths).cumsum(0) - torch.tensor(fusion.lengths)
+    for row, available in enumerate(batch.available.tolist()):
+        for modality, there in enumerate(available):
+            token = many.values[row, places[modality]]
+            if there:
+                here = encoded.rows[modality].tolist().index(row)
+                assert token.equal(encoded.tokens[modality].values[here, 0])
+            else:
+                vectors = fusion.imputation.vectors
+                assert token.equal(vectors[modality] if method == "soft-moe" else vectors[batch.group[row]])
 
 
 @torch.no_grad()
@@ -257,7 +280,7 @@ def test_the_model_in_bf16_gives_nearly_what_it_gives_in_float32(fitted, data):
     seed=st.integers(0, 2**31),
     batch=st.integers(1, 6),
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=6),
-    imputes=st.booleans(),
+    imputes=st.sampled_from(["group", "modality", "none"]),
 )
 def test_pack_lays_tokens_as_a_loop_over_samples_does(seed, batch, lengths, imputes):
     torch.manual_seed(seed)
@@ -269,24 +292,26 @@ def test_pack_lays_tokens_as_a_loop_over_samples_does(seed, batch, lengths, impu
         rows = rows[torch.randperm(len(rows))]
         sizes = torch.randint(1, length + 1, (len(rows),)) if torch.rand(()) < 0.5 else None
         encoded.append((Ragged(torch.randn(len(rows), length, 3), sizes), rows))
-    imputed = torch.randn(batch, 3) if imputes else None
+    imputed = None if imputes == "none" else torch.randn(batch, 1 if imputes == "group" else len(lengths), 3)
     tokens, rows = zip(*encoded, strict=True)
     made = pack(Encoded(tokens, rows, available, torch.zeros(batch, dtype=torch.int64)), lengths, imputed)
 
     laid = []
     for i in range(batch):
-        tokens, missing = [], 0
+        tokens, missing = [], []
         for modality, ((values, sizes), rows) in enumerate(encoded):
             if i in rows.tolist():
                 here = rows.tolist().index(i)
                 size = lengths[modality] if sizes is None else int(sizes[here])
                 tokens += [(token, 1) for token in values[here, :size].tolist()]
             else:
-                missing += lengths[modality]
-        if imputes and missing:
-            tokens.append((imputed[i].tolist(), missing))
+                missing.append(modality)
+        if imputes == "group" and missing:
+            tokens.append((imputed[i, 0].tolist(), sum(lengths[modality] for modality in missing)))
+        if imputes == "modality":
+            tokens += [(imputed[i, modality].tolist(), lengths[modality]) for modality in missing]
         laid.append(tokens)
-    assert made.values.shape[1] <= max(len(tokens) for tokens in laid) + imputes
+    assert made.values.shape[1] == max(len(tokens) for tokens in laid)
     for i, tokens in enumerate(laid):
         count = len(tokens)
         assert made.values[i, :count].tolist() == [token for token, _ in tokens]

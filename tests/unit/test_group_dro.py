@@ -34,6 +34,11 @@ def loss_is_the_logit(logits, target):
     return logits[:, 0]
 
 
+def counts(*sizes):
+    """Training samples of groups of one class."""
+    return torch.tensor(sizes)[:, None]
+
+
 def batch_of(group, rows=None):
     group = torch.as_tensor(group)
     rows = torch.arange(len(group)) if rows is None else torch.as_tensor(rows)
@@ -73,7 +78,7 @@ def test_an_unseen_group_keeps_its_weight_until_the_weights_are_normalised():
 
 @pytest.mark.parametrize("losses", [[1e6, 0.0, 1.0], [1e6, 1e6, 1e6], [1e6, -1e6, 0.0]])
 def test_huge_losses_leave_the_weights_finite_and_on_the_simplex(losses):
-    objective = GroupDRO(torch.tensor([5, 3, 2]), loss_is_the_logit, step_size=10.0, refresh_every=1)
+    objective = GroupDRO(counts(5, 3, 2), loss_is_the_logit, step_size=10.0, refresh_every=1)
     for _ in range(3):
         loss = step(objective, losses, [0, 1, 2])
         assert loss.total.isfinite()
@@ -85,9 +90,7 @@ def test_huge_losses_leave_the_weights_finite_and_on_the_simplex(losses):
 
 def test_a_refresh_sees_every_loss_since_the_last_one():
     """Three steps to a refresh; group 2 is not seen before the first; the second starts from nothing."""
-    objective = GroupDRO(
-        torch.tensor([6, 3, 1]), loss_is_the_logit, step_size=0.3, refresh_every=3, start="uniform", cap=100.0
-    )
+    objective = GroupDRO(counts(6, 3, 1), loss_is_the_logit, step_size=0.3, refresh_every=3, start="uniform", cap=100.0)
     steps = [([1.0, 2.0], [0, 1]), ([4.0, 6.0], [0, 0]), ([5.0], [1])]
     for taken, (losses, group) in enumerate(steps, start=1):
         assert objective.weights.tolist() == pytest.approx([1 / 3] * 3), f"the weights moved before step {taken}"
@@ -106,7 +109,7 @@ def test_importance_averages_to_the_weighted_risk_over_all_batches(seed, size):
     rng = np.random.default_rng(seed)
     group, losses = np.array([0, 0, 0, 0, 1, 1, 2]), rng.random(7)
     weights = rng.dirichlet(np.ones(3))
-    objective = GroupDRO(torch.tensor([4, 2, 1]), loss_is_the_logit, estimate="importance", cap=1e9)
+    objective = GroupDRO(counts(4, 2, 1), loss_is_the_logit, estimate="importance", cap=1e9)
     objective.weights.copy_(torch.from_numpy(weights))
     model = Table(losses)
     totals = [
@@ -121,7 +124,7 @@ def test_importance_averages_to_the_weighted_risk_over_all_batches(seed, size):
 def test_group_means_are_eq_3_to_the_letter(seed, size):
     rng = np.random.default_rng(seed)
     group, losses, weights = rng.integers(4, size=size), rng.random(size), rng.dirichlet(np.ones(4))
-    objective = GroupDRO(torch.tensor([40, 30, 20, 10]), loss_is_the_logit, estimate="group_means")
+    objective = GroupDRO(counts(40, 30, 20, 10), loss_is_the_logit, estimate="group_means")
     objective.weights.copy_(torch.from_numpy(weights))
     expected = 0.0
     for k in range(4):
@@ -133,7 +136,7 @@ def test_group_means_are_eq_3_to_the_letter(seed, size):
 
 @pytest.mark.parametrize("cap", [0.5, 2.0, 1e9])
 def test_no_sample_counts_more_than_the_cap(cap):
-    objective = GroupDRO(torch.tensor([90, 9, 1]), loss_is_the_logit, estimate="importance", cap=cap)
+    objective = GroupDRO(counts(90, 9, 1), loss_is_the_logit, estimate="importance", cap=cap)
     objective.weights.copy_(torch.tensor([0.5, 0.2, 0.3]))
     model = Table([1.0, 1.0, 1.0])
     objective(model, batch_of([0, 1, 2])).total.backward()
@@ -150,8 +153,8 @@ def test_no_sample_counts_more_than_the_cap(cap):
 def test_one_group_is_erm(seed, estimate, start):
     losses = np.random.default_rng(seed).random(6).tolist()
     criterion = loss_is_the_logit
-    dro, erm = GroupDRO(torch.tensor([6]), criterion, estimate=estimate, start=start, refresh_every=1), None
-    erm = ERM(torch.tensor([6]), criterion)
+    dro, erm = GroupDRO(counts(6), criterion, estimate=estimate, start=start, refresh_every=1), None
+    erm = ERM(counts(6), criterion)
     for _ in range(3):
         ours, plain = Table(losses), Table(losses)
         batch = batch_of([0] * 6)
@@ -165,29 +168,29 @@ def test_one_group_is_erm(seed, estimate, start):
 
 def test_with_shares_as_start_the_first_step_is_erm():
     losses, group = [0.3, 0.9, 0.4, 0.7], [0, 1, 0, 2]
-    dro = GroupDRO(torch.tensor([70, 20, 10]), loss_is_the_logit, estimate="importance", start="shares")
+    dro = GroupDRO(counts(70, 20, 10), loss_is_the_logit, estimate="importance", start="shares")
     assert dro(Table(losses), batch_of(group)).total.item() == pytest.approx(np.mean(losses), rel=1e-12)
 
 
 @few
 @given(seed=st.integers(0, 2**31), groups=st.integers(1, 8), loss=st.floats(0, 50), gamma=st.floats(0, 5))
 def test_groups_that_fare_alike_keep_their_weights(seed, groups, loss, gamma):
-    counts = torch.from_numpy(np.random.default_rng(seed).integers(1, 99, size=groups))
-    objective = GroupDRO(counts, loss_is_the_logit, step_size=gamma, refresh_every=1)
+    sizes = np.random.default_rng(seed).integers(1, 99, size=groups)
+    objective = GroupDRO(counts(*sizes), loss_is_the_logit, step_size=gamma, refresh_every=1)
     before = objective.weights.clone()
     step(objective, [loss] * groups, list(range(groups)))
     torch.testing.assert_close(objective.weights, before, rtol=0, atol=1e-12)
 
 
 def test_weights_start_at_the_shares_or_uniform():
-    counts = torch.tensor([6, 3, 1])
-    assert GroupDRO(counts, loss_is_the_logit).weights.tolist() == pytest.approx([0.6, 0.3, 0.1])
-    assert GroupDRO(counts, loss_is_the_logit, start="uniform").weights.tolist() == pytest.approx([1 / 3] * 3)
+    table = torch.tensor([[2, 4], [3, 0], [0, 1]])  # of each class
+    assert GroupDRO(table, loss_is_the_logit).weights.tolist() == pytest.approx([0.6, 0.3, 0.1])
+    assert GroupDRO(table, loss_is_the_logit, start="uniform").weights.tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_the_adjustment_adds_c_over_root_n_to_the_risks():
     objective = GroupDRO(
-        torch.tensor([16, 4]), loss_is_the_logit, step_size=1.0, refresh_every=1, start="uniform", adjustment=2.0
+        counts(16, 4), loss_is_the_logit, step_size=1.0, refresh_every=1, start="uniform", adjustment=2.0
     )
     step(objective, [0.7, 0.7], [0, 1])
     expected = eq_4([0.5, 0.5], [0.7 + 2 / 4, 0.7 + 2 / 2], 1.0)
@@ -195,7 +198,7 @@ def test_the_adjustment_adds_c_over_root_n_to_the_risks():
 
 
 def test_only_the_losses_get_a_gradient_and_only_after_a_step_are_weights_moved():
-    objective = GroupDRO(torch.tensor([2, 1]), loss_is_the_logit, refresh_every=1)
+    objective = GroupDRO(counts(2, 1), loss_is_the_logit, refresh_every=1)
     before = {key: value.clone() for key, value in objective.state_dict().items()}
     loss = objective(Table([1.0, 2.0]), batch_of([0, 1]))
     assert all(torch.equal(value, before[key]) for key, value in objective.state_dict().items())
@@ -209,7 +212,7 @@ def test_a_restart_between_two_refreshes_goes_on_as_if_nothing_had_happened():
     steps = [(rng.random(5).tolist(), rng.integers(3, size=5).tolist()) for _ in range(20)]
 
     def made():
-        return GroupDRO(torch.tensor([9, 5, 1]), loss_is_the_logit, step_size=0.5, refresh_every=4)
+        return GroupDRO(counts(9, 5, 1), loss_is_the_logit, step_size=0.5, refresh_every=4)
 
     whole, first, second = made(), made(), made()
     for losses, group in steps:
@@ -225,4 +228,4 @@ def test_a_restart_between_two_refreshes_goes_on_as_if_nothing_had_happened():
 
 def test_a_refresh_every_zero_steps_is_refused():
     with pytest.raises(RemindError, match="refresh_every"):
-        OBJECTIVES.build("group_dro", torch.tensor([1]), loss_is_the_logit, refresh_every=0)
+        OBJECTIVES.build("group_dro", counts(1), loss_is_the_logit, refresh_every=0)

@@ -40,19 +40,19 @@ class Encoder(nn.Module, ABC):
         """Tokens ``[n, l, dim]`` of the samples that have the modality."""
 
     def learn(self, wanted: bool) -> None:
-        """Let it learn, or not; a frozen backbone never does. What does not learn has no dropout, either."""
+        """Let it learn, or not; a frozen backbone never does."""
         self.learning = wanted
         self.requires_grad_(wanted)
         if self.backbone is not None and self.frozen:
             self.backbone.requires_grad_(False)
 
     def prepare(self) -> None:
-        """Before training steps: what learns behaves as in training, the rest gives the same each time.
+        """Before training steps: a backbone that does not learn gives the same each time; its tokens may be dropped.
 
         Batch norms keep their statistics: a batch holds the few samples that have the modality, and what one of them
         gives must depend neither on the others nor on whether we train.
         """
-        self.train(self.learning)
+        self.train()
         if self.backbone is not None and not any(weight.requires_grad for weight in self.backbone.parameters()):
             self.backbone.eval()
         for module in self.modules():

@@ -1,11 +1,11 @@
 """The training loop. No method has a name here: stages, objective and fusion say what is particular to each."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -16,11 +16,12 @@ from torch.utils.data import DataLoader
 
 from remind.cohort.batch import Batch
 from remind.cohort.cohort import Cohort
-from remind.cohort.sampler import BucketSampler
+from remind.cohort.quota_sampler import QuotaSampler
+from remind.cohort.sampler import BucketSampler, EpochSampler
 from remind.cohort.splits import SPLITS
 from remind.cohort.survey import admit
 from remind.cohort.workers import worker_settings
-from remind.config import Recipe
+from remind.config import Recipe, TrainSettings
 from remind.engine.averaging import WeightAverage
 from remind.engine.fitted import FittedModel
 from remind.engine.progress import Standing
@@ -117,23 +118,30 @@ class Training:
         self.fitted.dataset(cohort, self.judged)  # what is wrong with it must show now, not in the end
         self.model = self.fabric.setup_module(self.fitted.model)
         self.objective = _objective(recipe, self._counts()).to(self.fabric.device)
-        lengths = [encoder.num_tokens for encoder in self.fitted.model.by_name().values()]
-        self.sampler = BucketSampler(
-            (self.training.available * torch.tensor(lengths)).sum(1),
-            batch_size=self.settings.batch_size,
-            seed=recipe.seed,
-            pool=self.settings.pool,
-        )
+        self.objective.check(self.fitted.model)
+        self.sampler = self._sampler(recipe.seed)
         self.average = WeightAverage(self.fitted.model, decay=self.settings.average)
-        self.epochs = _epochs(self.stages, self.settings.epochs)
+        self.epochs = _epochs(self.settings, len(self.stages))
         self.standing = Standing()
         self.best: dict[str, Tensor] = {}
 
+    def _cell(self) -> Tensor:
+        """Group and class of each training sample as one number."""
+        return self.training.group * len(self.fitted.classes_) + self.training.target
+
     def _counts(self) -> Tensor:
         """Training samples of each group and class, ``int64 [g, c]``."""
-        cell = self.training.group * len(self.fitted.classes_) + self.training.target
         shape = len(self.fitted.groups), len(self.fitted.classes_)
-        return cell.bincount(minlength=math.prod(shape)).view(shape)
+        return self._cell().bincount(minlength=math.prod(shape)).view(shape)
+
+    def _sampler(self, seed: int) -> EpochSampler:
+        """Batches with the shares that the objective wants; each sample once an epoch, if it wants none."""
+        size, shares = self.settings.batch_size, self.objective.batch_shares
+        if shares() is not None:
+            return QuotaSampler(self._cell(), cast(Callable[[], Tensor], shares), batch_size=size, seed=seed)
+        lengths = [encoder.num_tokens for encoder in self.fitted.model.by_name().values()]
+        tokens = (self.training.available * torch.tensor(lengths)).sum(1)
+        return BucketSampler(tokens, batch_size=size, seed=seed, pool=self.settings.pool)
 
     def run(self) -> None:
         """All stages; then the selected model and its predictions are written."""
@@ -153,9 +161,14 @@ class Training:
         if stage.specialise:
             model.fusion.specialise()
         self.decide_who_learns(stage)
-        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         lr = self.settings.lr * (self.settings.later_lr if self.standing.stage else 1.0)
-        optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=self.settings.weight_decay, fused=True)
+        of_groups = {id(parameter) for parameter in model.fusion.of_groups()}
+        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        parts = [
+            {"params": [one for one in learned if id(one) not in of_groups], "lr": lr},
+            {"params": [one for one in learned if id(one) in of_groups], "lr": lr * self.settings.group_lr},
+        ]
+        optimizer = torch.optim.AdamW(parts, weight_decay=self.settings.weight_decay, fused=True)
         self.optimizer = self.fabric.setup_optimizers(optimizer)
         self.schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.settings.lr_step, self.settings.lr_gamma)
         self.average.restart()
@@ -184,6 +197,7 @@ class Training:
             self.step(batch)
             if self.sampler.done and self.standing.step % self.settings.checkpoint_every == 0:
                 save(self)
+        self.objective.after_epoch()
         self._validate()
         self.schedule.step()
         if self.standing.stale >= self.settings.patience or self.standing.epoch >= self.epochs[self.standing.stage]:
@@ -197,7 +211,8 @@ class Training:
 
     def step(self, batch: Batch) -> None:
         """One optimiser step, and all that follows from it."""
-        loss: Loss = self.objective(self.model, batch)
+        with self.fabric.autocast():  # the wrapper's is for the model as a whole; objectives also use its parts
+            loss: Loss = self.objective(self.model, batch)
         if not bool(loss.per_sample.isfinite().all()):
             self._refuse(batch, loss)
         auxiliary = loss.output.fused.auxiliary
@@ -318,9 +333,12 @@ def _objective(recipe: Recipe, counts: Tensor) -> Objective:
     return OBJECTIVES.build(name, counts, criterion, **recipe.objectives.get(name, {}))
 
 
-def _epochs(stages: Sequence[Stage], total: int) -> list[int]:
-    """Epochs of each stage: its share of the total, which they sum to; but at least one."""
-    ends = [math.ceil(share * total - 1e-9) for share in accumulate(stage.share for stage in stages)]
+def _epochs(settings: TrainSettings, stages: int) -> list[int]:
+    """Epochs of each stage: the first has its share of the total, the others what is left, evenly; but at least one."""
+    if stages == 1:
+        return [settings.epochs]
+    first = math.ceil(settings.first_stage * settings.epochs - 1e-9)
+    ends = [first + round(place * (settings.epochs - first) / (stages - 1)) for place in range(stages)]
     return [max(1, end - start) for start, end in pairwise([0, *ends])]
 
 

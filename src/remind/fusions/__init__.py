@@ -20,6 +20,10 @@ class Fusion(nn.Module, ABC):
     def after_step(self, fused: Fused) -> None:
         """Called after each training step with what ``forward`` gave."""
 
+    def of_groups(self) -> list[nn.Parameter]:
+        """What belongs to single groups, and comes into play where a stage says so."""
+        return []
+
     def specialise(self) -> None:
         """Called where a stage says that the groups' own parameters come into play."""
 

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from remind.fusions.token_fusion import Imputation, TokenFusion, missing
 from remind.nn.block import FusionBlock
@@ -59,6 +59,10 @@ class RemindFusion(TokenFusion):
             return self.router(z, log_count, group)
 
         return self.block(tokens, route)
+
+    def of_groups(self) -> list[nn.Parameter]:
+        """The residuals."""
+        return [self.router.residual]
 
     def specialise(self) -> None:
         """Bring the residuals into play."""

@@ -16,7 +16,8 @@ from remind.types import Fused, Layout, Routing, Tokens
 class SoftMoEFusion(TokenFusion):
     """Attention and Soft MoE (Puigcerver et al. 2024), shared by all combinations; nothing in it belongs to a group.
 
-    So what is missing is one learned vector for everybody; ``imputation: group`` lends it REMIND's, for an ablation.
+    What is missing is a learned vector of its modality, which is what an encoder makes of the zeros that the authors'
+    earlier code gives it; ``imputation: group`` lends it REMIND's, for an ablation.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class SoftMoEFusion(TokenFusion):
         hidden: Positive | None = None,
         dropout: Share = 0.0,
         router_scale: Amount = 1.0,
-        imputation: Imputation = "shared",
+        imputation: Imputation = "modality",
         imputation_start: Start = "normal",
     ) -> None:
         super().__init__()

@@ -1,23 +1,24 @@
-"""Fusions of one set of tokens, in which everything that is missing is one vector."""
+"""Fusions of one set of tokens, in which learned vectors stand for what is missing."""
 
 from abc import abstractmethod
 from typing import Literal
 
+import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from remind.fusions import Fusion
-from remind.nn.imputation import GroupEmbeddings, SharedEmbedding, Start
+from remind.nn.imputation import GroupEmbeddings, ModalityEmbeddings, Start
 from remind.nn.tokens import lay_out, pack
 from remind.types import Encoded, Fused, Layout, Tokens
 
-Imputation = Literal["group", "shared", "none"]
+Imputation = Literal["group", "modality", "none"]
 
 
 class TokenFusion(Fusion):
-    """A sample is its observed tokens, and copies of one vector for those of its missing modalities.
+    """A sample is its observed tokens, and copies of a vector in place of those of its missing modalities.
 
-    The copies are one token that stands for all of them (decision 3), or none at all (Table 16).
+    All copies of a vector are one token that stands for them (decision 3). Or there are none at all (Table 16).
     """
 
     lengths: tuple[int, ...]
@@ -32,27 +33,29 @@ class TokenFusion(Fusion):
         return self.fuse(self.tokens(encoded), encoded.group)
 
     def tokens(self, encoded: Encoded) -> Tokens:
-        """Observed tokens side by side, and one for all that is missing."""
+        """Observed tokens side by side, then those that stand for what is missing."""
         return pack(encoded, self.lengths, self._imputed(encoded))
 
     def broadcast(self, encoded: Encoded) -> Tokens:
         """The same, with every copy written out, so that a place means the same in all samples.
 
         Raises:
-            ValueError: without a vector for what is missing.
+            ValueError: without vectors for what is missing.
         """
         if (imputed := self._imputed(encoded)) is None:
             raise ValueError("there is nothing to broadcast where imputation is 'none'")
-        return lay_out(encoded, self.lengths, imputed[:, None].expand(-1, sum(self.lengths), -1))
+        size = torch.tensor(self.lengths, device=imputed.device)
+        filling = imputed.expand(-1, len(size), -1).repeat_interleave(size, dim=1)
+        return lay_out(encoded, self.lengths, filling)
 
     def _imputed(self, encoded: Encoded) -> Tensor | None:
         return None if self.imputation is None else self.imputation(encoded.group, encoded.available)
 
 
 def missing(kind: Imputation, start: Start, dim: int, layout: Layout) -> nn.Module | None:
-    """What gives each sample the vector for its missing modalities: a group's own, everybody's, or nothing."""
+    """What gives the vectors for missing modalities: one of a sample's group, one of each modality, or nothing."""
     if kind == "none":
         return None
-    if kind == "shared":
-        return SharedEmbedding(dim, start=start)
+    if kind == "modality":
+        return ModalityEmbeddings(dim, len(layout.lengths), start=start)
     return GroupEmbeddings(dim, layout.masks, layout.shares, start=start)

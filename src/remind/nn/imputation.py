@@ -50,26 +50,26 @@ class GroupEmbeddings(nn.Module):
         self.vectors = nn.Parameter(_first(len(masks), dim, start))
         self.nearest = NearestGroups(masks, shares)
 
-    def forward(self, group: Int[Tensor, " b"], available: Bool[Tensor, "b m"]) -> Float[Tensor, "b d"]:
-        """The vector of each sample's group."""
+    def forward(self, group: Int[Tensor, " b"], available: Bool[Tensor, "b m"]) -> Float[Tensor, "b 1 d"]:
+        """The vector of each sample's group, for all of its missing modalities."""
         vectors = self.vectors[group.clamp_min(0)]
         unseen = torch.nonzero(group < 0).ravel()
-        if not len(unseen):
-            return vectors
-        mean = self.nearest(available[unseen]) @ self.vectors
-        return vectors.index_put((unseen,), mean.to(vectors))  # autocast may have made it another type
+        if len(unseen):
+            mean = self.nearest(available[unseen]) @ self.vectors
+            vectors = vectors.index_put((unseen,), mean.to(vectors))  # autocast may have made it another type
+        return vectors[:, None]
 
 
-class SharedEmbedding(nn.Module):
-    """One vector for whatever is missing, the same in every combination."""
+class ModalityEmbeddings(nn.Module):
+    """A vector for each modality where it is missing, the same in every combination."""
 
-    def __init__(self, dim: int, *, start: Start) -> None:
+    def __init__(self, dim: int, modalities: int, *, start: Start) -> None:
         super().__init__()
-        self.vector = nn.Parameter(_first(1, dim, start)[0])
+        self.vectors = nn.Parameter(_first(modalities, dim, start))
 
-    def forward(self, group: Int[Tensor, " b"], available: Bool[Tensor, "b m"]) -> Float[Tensor, "b d"]:
-        """The vector, for each sample."""
-        return self.vector.expand(len(group), -1)
+    def forward(self, group: Int[Tensor, " b"], available: Bool[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
+        """All of them, for each sample."""
+        return self.vectors.expand(len(group), -1, -1)
 
 
 class MissingBank(nn.Module):

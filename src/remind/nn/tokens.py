@@ -27,23 +27,26 @@ def mean_token(tokens: Tokens) -> Float[Tensor, "b d"]:
     return torch.einsum("bt,btd->bd", weight / weight.sum(1, keepdim=True), tokens.values)
 
 
-def pack(encoded: Encoded, lengths: Sequence[int], imputed: Float[Tensor, "b d"] | None) -> Tokens:
+def pack(encoded: Encoded, lengths: Sequence[int], imputed: Float[Tensor, "b k d"] | None) -> Tokens:
     """Lay the tokens of each sample's available modalities side by side, padded to the longest sample.
 
     Args:
         encoded: the tokens of every modality.
         lengths: how many tokens each modality stands for where it is missing.
-        imputed: one vector a sample that stands for every token of every missing modality (Eq. 7's ``B_k``,
-            collapsed: one token with ``log_count = log c`` in place of ``c`` copies), or None for no such token.
+        imputed: a vector for each sample (``k = 1``) that stands for every token of every missing modality, as Eq. 7's
+            ``B_k``, or one for each modality (``k = m``) that stands for its tokens where it is missing; collapsed: one
+            token with ``log_count = log c`` in place of ``c`` copies. None: no such token.
     """
     available, device = encoded.available, encoded.available.device
     batch = len(available)
-    size = torch.tensor(lengths, device=device)
-    missing = (~available * size).sum(1)
+    missing = ~available * torch.tensor(lengths, device=device)
+    if imputed is not None and imputed.shape[1] == 1:
+        missing = missing.sum(1, keepdim=True)
+    stands = (missing > 0) & (imputed is not None)
     observed = _observed(encoded)
     start = observed.cumsum(1) - observed
     used = observed.sum(1)
-    width = int(used.max()) + (imputed is not None)
+    width = int((used + stands.sum(1)).max())
     dtype = common_dtype(encoded)
     values = torch.zeros(batch, width, encoded.tokens[0].values.shape[-1], dtype=dtype, device=device)
     log_count = torch.where(torch.arange(width, device=device) < used[:, None], 0.0, -math.inf)
@@ -57,9 +60,10 @@ def pack(encoded: Encoded, lengths: Sequence[int], imputed: Float[Tensor, "b d"]
             real = order < tokens.length[:, None]
             values = values.index_put((row[real], place[real]), tokens.values[real].to(dtype))
     if imputed is not None:
-        everyone = torch.arange(batch, device=device)
-        values = values.index_put((everyone, used), imputed.to(dtype))
-        log_count = log_count.index_put((everyone, used), missing.to(log_count).log())
+        row, which = stands.nonzero(as_tuple=True)
+        place = used[row] + (stands.cumsum(1) - 1)[row, which]
+        values = values.index_put((row, place), imputed[row, which].to(dtype))
+        log_count = log_count.index_put((row, place), missing[row, which].to(log_count).log())
     return Tokens(values, log_count)
 
 

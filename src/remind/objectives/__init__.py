@@ -16,7 +16,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]  # logits [b, c], target [b] -> l
 
 
 class Loss(NamedTuple):
-    """What an objective makes of a batch."""
+    """What an objective makes of a batch. ``per_sample`` is the criterion of ``output``, whatever ``total`` is."""
 
     total: Float[Tensor, ""]
     per_sample: Float[Tensor, " b"]
@@ -34,8 +34,21 @@ class Objective(nn.Module, ABC):
     def forward(self, model: nn.Module, batch: Batch) -> Loss:
         """The loss to minimise."""
 
+    def check(self, model: nn.Module) -> None:
+        """Called once before training; raises a ``RemindError`` if the model is none that this can train."""
+
     def after_step(self, batch: Batch, loss: Loss) -> None:
         """Called once after each optimiser step."""
+
+    def after_epoch(self) -> None:
+        """Called once after the last step of each epoch."""
+
+    def batch_shares(self) -> Float[Tensor, "g c"] | None:
+        """What part of the samples drawn is of each group and class; None: each sample comes once an epoch.
+
+        It may change between epochs, and only then.
+        """
+        return None
 
     def group_weights(self) -> Float[Tensor, " g"] | None:
         """The weight of each group, where the objective has such a thing."""
@@ -51,6 +64,10 @@ OBJECTIVES = Registry(
     "objective",
     {
         "erm": "remind.objectives.erm:ERM",
+        "fair_mixup": "remind.objectives.fair_mixup:FairMixup",
+        "reweigh": "remind.objectives.reweigh:Reweigh",
+        "logit_adjust": "remind.objectives.logit_adjust:LogitAdjust",
         "group_dro": "remind.objectives.group_dro:GroupDRO",
+        "fair_batch": "remind.objectives.fair_batch:FairBatch",
     },
 )
