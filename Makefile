@@ -18,11 +18,11 @@ help:           ## this list
 	@touch $@
 
 .venv/.dev: .venv/.made pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,ray]'
 	@touch $@ .venv/.demo
 
 .venv/.docs: .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,docs,ray]'
 	@touch $@
 
 setup: .venv/.dev  ## a virtual environment in .venv with everything to develop
@@ -54,8 +54,9 @@ docs: .venv/.docs  ## the documentation, into site/
 bench: .venv/.dev  ## every claim about speed and size, into docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py
 
-results: .venv/.dev  ## the published results on NHANES, into docs/results/ (about half an hour)
-	$(BIN)/python benchmarks/nhanes_results.py --out docs/results
+results: .venv/.dev  ## the published results, into docs/results/ (about an hour and a half on two cores)
+	$(BIN)/python benchmarks/results.py --out docs/results
+	$(BIN)/python benchmarks/simulator_tail.py --out docs/results
 
 clean:          ## remove what was built
 	rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis

@@ -105,7 +105,7 @@ def test_in_the_second_stage_the_encoders_stand_still_and_the_residuals_move(coh
         step(self, batch)
         model = self.fitted.model
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        learning = any(module.training for encoder in model.encoders for module in encoder.modules())
+        learning = any(parameter.requires_grad for parameter in model.encoders.parameters())
         seen[self.stages[self.standing.stage].name].append((state, learning))
 
     monkeypatch.setattr(Training, "step", watched)
