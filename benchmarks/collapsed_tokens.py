@@ -7,33 +7,33 @@ import torch
 from timing import compare
 
 from remind.fusions.remind import RemindFusion
-from remind.nn.tokens import pack
-from remind.types import Ragged, Tokens
+from remind.types import Encoded, Layout, Ragged, Tokens
 
 MODALITIES, LENGTH, DIM, EXPERTS, BATCH, GROUPS = 8, 16, 128, 32, 32, 40
 
 
-def tokens_of(available: torch.Tensor, *, written_out: bool) -> Tokens:
-    """The batch's tokens; written out, every missing modality has its tokens too."""
-    shown = torch.ones_like(available) if written_out else available
-    encoded = [
-        (Ragged(torch.randn(int(column.sum()), LENGTH, DIM)), column.nonzero().ravel()) for column in shown.unbind(1)
-    ]
-    return pack(encoded, shown, [LENGTH] * MODALITIES, None if written_out else torch.randn(BATCH, DIM))
+def encoded_of(available: torch.Tensor, group: torch.Tensor) -> Encoded:
+    """What encoders would make of the batch."""
+    rows = tuple(column.nonzero().ravel() for column in available.unbind(1))
+    return Encoded(tuple(Ragged(torch.randn(len(here), LENGTH, DIM)) for here in rows), rows, available, group)
 
 
 def main() -> None:
     torch.manual_seed(0)
     available = torch.rand(BATCH, MODALITIES) < 0.2
     available[torch.arange(BATCH), torch.randint(MODALITIES, (BATCH,))] = True
-    fusion = RemindFusion(DIM, GROUPS, experts=EXPERTS)
+    masks = torch.rand(GROUPS, MODALITIES) < 0.2
+    layout = Layout((LENGTH,) * MODALITIES, masks, torch.full((GROUPS,), 1 / GROUPS))
+    fusion = RemindFusion(DIM, layout, experts=EXPERTS)
     fusion.specialise()
     group = torch.randint(GROUPS, (BATCH,))
+    encoded = encoded_of(available, group)
 
     def step(tokens: Tokens) -> None:
-        fusion(tokens, group).pooled.square().sum().backward()
+        fusion.fuse(tokens, group).pooled.square().sum().backward()
 
-    collapsed, written_out = tokens_of(available, written_out=False), tokens_of(available, written_out=True)
+    with torch.no_grad():
+        collapsed, written_out = fusion.tokens(encoded), fusion.broadcast(encoded)
     compare(
         "a fusion step with collapsed tokens at 80 % missing",
         lambda: step(collapsed),
