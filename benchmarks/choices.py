@@ -1,7 +1,7 @@
-"""Both estimates and both starts of Group DRO, and its step size, on validation: what decision 8 rests on.
+"""Variants of a method on validation: what its defaults rest on. No test row is read.
 
-Trains ``group-dro`` on NHANES (three draws of the split) and on the simulator (two cohorts) and prints a table of the
-selected epoch's validation scores, overall and on the tail. No test row is read.
+Trains on NHANES (three draws of the split) and on the simulator (two cohorts); prints the selected epochs' scores on
+validation, overall and on the tail, as means over the draws.
 """
 
 import argparse
@@ -19,14 +19,32 @@ from remind.config import load_recipe
 from remind.engine.run_folder import RunFolder
 from remind.sources import nhanes, synthetic
 
-CHOICES = [
-    ("importance", "shares", 0.02),
-    ("importance", "shares", 0.1),
-    ("importance", "shares", 0.5),
-    ("importance", "uniform", 0.02),
-    ("group_means", "shares", 0.02),
-    ("group_means", "uniform", 0.02),
-]
+DRO = "objectives.group_dro="
+VARIANTS = {
+    "group-dro": [
+        f"{DRO}{{estimate: {estimate}, start: {start}, step_size: {step}}}"
+        for estimate, start, step in (
+            ("importance", "shares", 0.02),
+            ("importance", "shares", 0.1),
+            ("importance", "shares", 0.5),
+            ("importance", "uniform", 0.02),
+            ("group_means", "shares", 0.02),
+            ("group_means", "uniform", 0.02),
+        )
+    ],
+    "remind": [
+        "train.later_lr=0.1",
+        "train.later_lr=1",
+        "train.later_lr=1 train.group_lr=3 model.router_scale=10 fusions.remind.gate=always",
+        "fusions.remind.imputation=modality",
+        "fusions.remind.imputation=none",
+        "train.first_stage=0.3",
+        "model.slots=2",
+        "model.dim=64",
+        "encoders.tabular.dropout=0.1",
+        "train.weight_decay=0.1",
+    ],
+}
 
 
 def cohorts(runs: Path) -> dict[str, list[tuple[Cohort, str]]]:
@@ -66,26 +84,22 @@ def scores(run: Path, cohort: Cohort) -> list[float]:
 def main() -> None:
     """Train, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=Path("runs/dro"))
+    parser.add_argument("method", choices=VARIANTS)
+    parser.add_argument("--on", choices=("NHANES", "simulator"), nargs="*", default=("NHANES", "simulator"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/choices"))
     arguments = parser.parse_args()
-    print(
-        "| cohort | estimate, start, step | accuracy | AUROC | tail accuracy | tail AUROC |\n|---|---|---|---|---|---|"
-    )
+    print("| cohort | variant | accuracy | AUROC | tail accuracy | tail AUROC |", "|---|---|---|---|---|---|", sep="\n")
     for name, drawn in cohorts(arguments.runs).items():
-        for estimate, start, step in CHOICES:
+        for variant in VARIANTS[arguments.method] if name in arguments.on else ():
+            overrides = [variant] if variant.startswith(DRO) else variant.split()
             found = []
             for seed, (cohort, recipe) in enumerate(drawn):
-                place = arguments.runs / f"{name}-{estimate}-{start}-{step}-{seed}"
-                settings = f"{{estimate: {estimate}, start: {start}, step_size: {step}}}"
-                overrides = [f"objectives.group_dro={settings}"]
-                fit(cohort, recipe=load_recipe(recipe, overrides, method="group-dro", seed=seed), out=place)
+                place = arguments.runs / f"{name}-{VARIANTS[arguments.method].index(variant)}-{arguments.method}-{seed}"
+                settings = load_recipe(recipe, overrides, method=arguments.method, seed=seed)
+                fit(cohort, recipe=settings, out=place)
                 found.append(scores(place, cohort))
-            accuracy, auroc, tail_accuracy, tail_auroc = np.mean(found, axis=0)
-            print(
-                f"| {name} | {estimate}, {start}, {step} | {accuracy:.3f} | {auroc:.3f} | {tail_accuracy:.3f} | "
-                f"{tail_auroc:.3f} |",
-                flush=True,
-            )
+            figures = " | ".join(f"{figure:.3f}" for figure in np.mean(found, axis=0))
+            print(f"| {name} | `{variant}` | {figures} |", flush=True)
 
 
 if __name__ == "__main__":
