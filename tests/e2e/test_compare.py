@@ -3,16 +3,17 @@
 import csv
 import io
 import json
+import shlex
 import shutil
-import signal
-import subprocess
 import sys
-import time
+from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
 
+from remind.api import fit
+from remind.config import load_recipe
 from remind.engine.fitted import FittedModel
 from remind.errors import RemindError
 from remind.evaluation.report import evaluate_predictions
@@ -153,46 +154,34 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(folder, tiny_words, remin
     assert "thesis.txt" in {path.name for path in (tmp_path / "s" / "soft-moe-seed0").iterdir()}
 
 
-@pytest.mark.slow
-def test_a_run_that_is_killed_is_told_and_goes_on_when_asked_again(folder, tiny, tmp_path):
-    longer = [*tiny, "train.epochs=60", "train.patience=60"]
-    words = [
-        "compare",
-        folder,
-        "-m",
-        "soft-moe,remind",
-        "--seeds",
-        "0",
-        "--out",
-        tmp_path / "s",
-        "--jobs",
-        "2",
-        "--json",
-    ]
-    words += [word for override in longer for word in ("-s", override)]
-    suite = subprocess.Popen([sys.executable, "-m", "remind", *map(str, words)], stdout=subprocess.PIPE, text=True)
-    victim = None
-    for _ in range(600):
-        listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-        mine = [line.split() for line in listed.splitlines() if str(tmp_path / "s" / "remind-seed0") in line]
-        if mine and (tmp_path / "s" / "remind-seed0" / "checkpoint").exists():
-            victim = int(mine[0][0])
-            break
-        time.sleep(0.1)
-    assert victim is not None
-    subprocess.run(["kill", f"-{signal.SIGKILL.value}", str(victim)], check=True)
-    out, _ = suite.communicate(timeout=120)
-    assert suite.returncode == 1
-    result = json.loads(out)
-    assert result["failed"] == [
-        {"run": "remind-seed0", "reason": "its process was ended by signal 9; run the same command to go on."}
-    ]
+def test_a_run_that_is_killed_is_told_and_goes_on_when_asked_again(folder, tiny, tmp_path, monkeypatch):
+    """One of two runs is killed at its fifth step; the other ends, and the next call takes the first up there."""
+    job = {"cohort": str(folder), "out": str(tmp_path / "s" / "remind-seed0"), "moment": "step", "count": 5}
+    job |= {"overrides": [*tiny, "method=remind", "seed=0", "train.checkpoint_every=2"]}
+    killer = f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import killed; "
+    killer += f"killed.train(json.loads({json.dumps(job)!r}))"
+    python = tmp_path / "python"
+    python.write_text(
+        f"""#!/bin/sh
+if echo "$*" | grep -q remind-seed0 && mkdir {tmp_path}/once 2> /dev/null; then
+    exec {sys.executable} -c {shlex.quote(killer)}
+fi
+exec {sys.executable} "$@"
+"""
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    settings = {"overrides": [*tiny, "train.checkpoint_every=2"], "replicates": 100}
+    result = compare(folder, ["soft-moe", "remind"], (0,), out=tmp_path / "s", jobs=2, **settings)
+    reason = "its process was ended by signal 9; run the same command to go on."
+    assert result["failed"] == [{"run": "remind-seed0", "reason": reason}]
     assert result["methods"][0] == "soft-moe"
-    again = compare(folder, ["soft-moe", "remind"], (0,), overrides=longer, out=tmp_path / "s", replicates=100)
+    assert (tmp_path / "s" / "remind-seed0" / "checkpoint" / "last").exists()
+    again = compare(folder, ["soft-moe", "remind"], (0,), out=tmp_path / "s", **settings)
     assert again["failed"] == []
-    whole = compare(folder, ["remind"], (0,), overrides=longer, out=tmp_path / "whole", replicates=100)
-    assert whole["failed"] == []
-    assert bits(tmp_path / "s" / "remind-seed0") == bits(tmp_path / "whole" / "remind-seed0")
+    whole = load_recipe(None, settings["overrides"], method="remind", seed=0)
+    fit(folder, recipe=whole, out=tmp_path / "whole")
+    assert bits(tmp_path / "s" / "remind-seed0") == bits(tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def compare(
     settings = load_recipe(recipe, overrides)
     suite = Path(out) if out else suite_folder(loaded.spec.name)
     names = every_method() if methods == "all" else list(methods)
-    planned = plan(folder, names, seeds, settings, suite, jobs=jobs)
+    planned = plan(folder, names, seeds, settings, suite)
     failed = {}
     for outcome in _outcomes(planned, loaded.fingerprint, jobs, on, address, gpus):
         told(outcome, len(planned))

@@ -78,10 +78,11 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
     return lines[-1].removeprefix("error: ")
 
 
-def plan(
-    cohort: Path, methods: Sequence[str], seeds: Sequence[int], recipe: Recipe, folder: Path, *, jobs: int
-) -> list[Job]:
+def plan(cohort: Path, methods: Sequence[str], seeds: Sequence[int], recipe: Recipe, folder: Path) -> list[Job]:
     """The runs of a suite in ``folder``, which then holds their recipe; seeds in turn, all methods of each.
+
+    Where the recipe leaves the number of threads open it is one, so that numbers depend neither on the machine nor on
+    how many runs go side by side.
 
     Raises:
         RemindError: for a method or seed that is unknown or named twice, or a folder that is another suite's.
@@ -93,8 +94,8 @@ def plan(
         method(name)
     for seed in seeds:
         load_recipe(recipe, seed=seed)
-    _claim(folder, recipe)
-    threads = recipe.train.threads or max(1, (os.cpu_count() or 1) // jobs)
+    threads = recipe.train.threads or 1
+    _claim(folder, recipe.model_copy(update={"train": recipe.train.model_copy(update={"threads": threads})}))
     return [
         Job(cohort.resolve(), name, seed, folder.resolve() / RECIPE, folder.resolve() / f"{name}-seed{seed}", threads)
         for seed in seeds
