@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -14,6 +14,9 @@ from remind.registry import Amount, Positive
 
 class GroupDRO(Objective):
     """Minimise ``sum_k lambda_k R_k`` while ``lambda`` climbs towards the groups with the largest risk ``R_k``.
+
+    A group that no batch has shown since the last refresh keeps its last known risk, and one that none has shown yet
+    has the mean. Were its risk 0, as in the official code, it would lose weight at every refresh, only for being rare.
 
     Args:
         counts: training samples of each group and class.
@@ -33,6 +36,8 @@ class GroupDRO(Objective):
     weights: Tensor  # float64 [g], on the simplex
     loss_sum: Tensor  # float64 [g], since the last refresh
     count: Tensor  # float64 [g], likewise
+    risk: Tensor  # float64 [g], each group's last known
+    known: Tensor  # bool [g], whether it has been seen at all
     steps: Tensor  # int64, taken so far
 
     def __init__(
@@ -57,6 +62,8 @@ class GroupDRO(Objective):
         self.register_buffer("weights", first.clone())
         self.register_buffer("loss_sum", torch.zeros_like(self.shares))
         self.register_buffer("count", torch.zeros_like(self.shares))
+        self.register_buffer("risk", torch.zeros_like(self.shares))
+        self.register_buffer("known", torch.zeros_like(self.shares, dtype=torch.bool))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, model: nn.Module, batch: Batch) -> Loss:
@@ -78,8 +85,11 @@ class GroupDRO(Objective):
         self.count += per_group(torch.ones_like(losses), batch.group, len(self.shares))
         self.steps += 1
         if int(self.steps) % self.refresh_every == 0:
-            risk = self.loss_sum / self.count.clamp_min(1) + self.bonus
-            self.weights.copy_(climb(self.weights, risk, self.count > 0, self.step_size))
+            self.risk.copy_(torch.where(self.count > 0, self.loss_sum / self.count, self.risk))
+            self.known |= self.count > 0
+            mean = (self.weights * self.risk)[self.known].sum() / self.weights[self.known].sum()
+            risk = torch.where(self.known, self.risk, mean) + self.bonus
+            self.weights.copy_(climb(self.weights, risk, self.step_size))
             self.loss_sum.zero_()
             self.count.zero_()
 
@@ -88,8 +98,6 @@ class GroupDRO(Objective):
         return self.weights
 
 
-def climb(
-    weights: Float[Tensor, " g"], risk: Float[Tensor, " g"], seen: Bool[Tensor, " g"], step_size: float
-) -> Float[Tensor, " g"]:
-    """Eq. 4 in the log domain: ``lambda_k exp(gamma R_k)``, normalised; an unseen group keeps its weight until then."""
-    return (weights.log() + step_size * torch.where(seen, risk, 0.0)).softmax(0)
+def climb(weights: Float[Tensor, " g"], risk: Float[Tensor, " g"], step_size: int | float) -> Float[Tensor, " g"]:
+    """Eq. 4 in the log domain: ``lambda_k exp(gamma R_k)``, normalised."""
+    return (weights.log() + step_size * risk).softmax(0)
