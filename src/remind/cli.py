@@ -1,6 +1,8 @@
 """The command line: parse, delegate, print."""
 
 import json
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -218,8 +220,8 @@ def compare(
     on: Annotated[str, typer.Option(help="Where: local, or ray (the extra `ray`).")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; by default one is started here.")] = None,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs that a run takes on Ray.")] = 0.0,
-    reference: Annotated[str, typer.Option(help="The method the others are compared with.")] = "remind",
-    replicates: Annotated[int, typer.Option(min=100, help="Bootstraps of the subjects.")] = 1000,
+    reference: Annotated[str | None, typer.Option(help="What the others are compared with; default remind.")] = None,
+    replicates: Annotated[int, typer.Option(min=1000, help="Bootstraps of the subjects.")] = 1000,
     metric: Annotated[str, typer.Option(help="To print: accuracy, macro_f1 or macro_auroc; files have all.")] = (
         "macro_auroc"
     ),
@@ -233,9 +235,9 @@ def compare(
     from remind.suite.compare import suite_folder
     from remind.suite.progress import suite_progress
 
-    for what, name, known in (("place", on, ("local", "ray")), ("metric", metric, METRICS)):
-        if name not in known:
-            raise RemindError(unknown(what, name, known))
+    if metric not in METRICS:
+        raise RemindError(unknown("metric", metric, METRICS))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was begun is ended
     with suite_progress(console, shown=not as_json) as told:
         result = compare_all(
             cohort,

@@ -6,6 +6,8 @@ import json
 import shlex
 import shutil
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +23,7 @@ from remind.report.comparison import METRICS, comparison_files, lines
 from remind.report.paper import paper_figures
 from remind.sources.synthetic import write
 from remind.suite.compare import compare
+from remind.suite.plan import Children, Job
 
 
 def bits(place):
@@ -50,9 +53,9 @@ def test_every_run_is_trained_and_told_of(suite):
     assert {outcome.name for outcome, _ in told} == names
     assert {outcome.state for outcome, _ in told} == {"finished"}
     assert {total for _, total in told} == {4}
-    assert result["failed"] == []
+    assert result["failed"] == {}
     assert result["methods"] == ["soft-moe", "remind", "logistic-regression", "gradient-boosting"]
-    assert json.loads((out / "comparison.json").read_text()) == result
+    assert json.loads((out / "comparison.json").read_text()) == result | {"failed": []}
     for name in names:
         method, seed = name.split("-seed")
         recipe = yaml.safe_load((out / name / "config.yaml").read_text())["recipe"]
@@ -101,15 +104,10 @@ def test_a_method_and_a_seed_can_be_added(suite, folder, tiny, tmp_path):
     out, *_ = suite
     place = shutil.copytree(out, tmp_path / "more")
     told = []
-    more = compare(folder, ["remind", "group-dro"], (0, 2), overrides=tiny, out=place, told=lambda o, _: told.append(o))
-    assert {o.name: o.state for o in told} == {
-        "remind-seed0": "there",
-        "group-dro-seed0": "finished",
-        "remind-seed2": "finished",
-        "group-dro-seed2": "finished",
-    }
+    more = compare(folder, ["remind", "group-dro"], (1,), overrides=tiny, out=place, told=lambda o, _: told.append(o))
+    assert {o.name: o.state for o in told} == {"remind-seed1": "there", "group-dro-seed1": "finished"}
     assert more["methods"][:2] == ["remind", "group-dro"]
-    assert more["seeds"] == [0, 2]
+    assert more["seeds"] == [1]
 
 
 def test_other_settings_need_another_folder(suite, folder, tiny):
@@ -147,17 +145,21 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(folder, tiny_words, remin
     assert "soft-moe-seed0: failed:" in done.out
     assert "is not empty and is not a run" in done.out
     result = json.loads((tmp_path / "s" / "comparison.json").read_text())
-    assert [one["run"] for one in result["failed"]] == ["soft-moe-seed0"]
+    assert result["failed"] == ["soft-moe-seed0"]
     assert result["rows"][-1]["scores"]["soft-moe"]["accuracy"]["seeds"].keys() == {"1"}
     assert result["rows"][-1]["scores"]["remind"]["accuracy"]["seeds"].keys() == {"0", "1"}
-    assert "soft-moe-seed0" in (tmp_path / "s" / "comparison.md").read_text()
+    text = (tmp_path / "s" / "comparison.md").read_text()
+    assert "- soft-moe-seed0" in text
+    assert "is not empty" not in text  # reasons may name samples; they are for the terminal
+    assert "(1 of 2 seeds)" in text
     assert "thesis.txt" in {path.name for path in (tmp_path / "s" / "soft-moe-seed0").iterdir()}
 
 
 def test_a_run_that_is_killed_is_told_and_goes_on_when_asked_again(folder, tiny, tmp_path, monkeypatch):
     """One of two runs is killed at its fifth step; the other ends, and the next call takes the first up there."""
     job = {"cohort": str(folder), "out": str(tmp_path / "s" / "remind-seed0"), "moment": "step", "count": 5}
-    job |= {"overrides": [*tiny, "method=remind", "seed=0", "train.checkpoint_every=2"]}
+    overrides = [*tiny, "train.checkpoint_every=2", "train.threads=1"]
+    job |= {"overrides": [*overrides, "method=remind", "seed=0"]}
     killer = f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import killed; "
     killer += f"killed.train(json.loads({json.dumps(job)!r}))"
     python = tmp_path / "python"
@@ -171,17 +173,68 @@ exec {sys.executable} "$@"
     )
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    settings = {"overrides": [*tiny, "train.checkpoint_every=2"], "replicates": 100}
+    settings = {"overrides": overrides, "replicates": 200}
     result = compare(folder, ["soft-moe", "remind"], (0,), out=tmp_path / "s", jobs=2, **settings)
     reason = "its process was ended by signal 9; run the same command to go on."
-    assert result["failed"] == [{"run": "remind-seed0", "reason": reason}]
+    assert result["failed"] == {"remind-seed0": reason}
     assert result["methods"][0] == "soft-moe"
     assert (tmp_path / "s" / "remind-seed0" / "checkpoint" / "last").exists()
     again = compare(folder, ["soft-moe", "remind"], (0,), out=tmp_path / "s", **settings)
-    assert again["failed"] == []
-    whole = load_recipe(None, settings["overrides"], method="remind", seed=0)
+    assert again["failed"] == {}
+    whole = load_recipe(None, overrides, method="remind", seed=0)
     fit(folder, recipe=whole, out=tmp_path / "whole")
     assert bits(tmp_path / "s" / "remind-seed0") == bits(tmp_path / "whole")
+
+
+def test_what_is_compared_is_checked_before_anything_is_trained(folder, tiny, tmp_path):
+    for settings, said in (
+        ({"reference": "remynd"}, "Did you mean 'remind'"),
+        ({"on": "slurm"}, "unknown place"),
+        ({"jobs": 0}, "at least one"),
+        ({"replicates": 50}, "told from chance"),
+        ({"methods": "remynd"}, "unknown method 'remynd'"),
+    ):
+        with pytest.raises(RemindError, match=said):
+            compare(
+                folder, **{"methods": ["remind"], "seeds": (0,), "overrides": tiny, "out": tmp_path / "s"} | settings
+            )
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_finished_run_that_is_damaged_is_told_and_the_others_are_compared(suite, folder, tiny, tmp_path):
+    out, *_ = suite
+    place = shutil.copytree(out, tmp_path / "s")
+    (place / "remind-seed1" / "predictions.parquet").write_bytes(b"PAR1")
+    other = yaml.safe_load((place / "soft-moe-seed1" / "config.yaml").read_text())
+    other["recipe"]["train"]["epochs"] = 1  # trained by hand into this folder, say
+    (place / "soft-moe-seed1" / "config.yaml").write_text(yaml.safe_dump(other))
+    result = compare(folder, ["soft-moe", "remind"], (0, 1), overrides=tiny, out=place, replicates=200)
+    assert result["failed"].keys() == {"remind-seed1", "soft-moe-seed1"}
+    assert "damaged" in result["failed"]["remind-seed1"]
+    assert "train.epochs" in result["failed"]["soft-moe-seed1"]
+    assert result["seeds"] == [0]
+
+
+def test_whatever_ends_a_suite_ends_its_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho begun >> {tmp_path}/log\nexec sleep 60\n")
+    (tmp_path / "python").chmod(0o755)
+    jobs = [Job(tmp_path, "remind", seed, tmp_path, tmp_path / f"remind-seed{seed}", 1) for seed in range(3)]
+    children = Children()
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(job.run, children) for job in jobs[:2]]
+        while not (tmp_path / "log").exists() or (tmp_path / "log").read_text().count("begun") < 2:
+            time.sleep(0.05)
+        begun = time.monotonic()
+        children.end()
+        late = jobs[2].run(children)
+        outcomes = [one.result() for one in running]
+    assert time.monotonic() - begun < 20
+    assert [one.reason for one in outcomes] == [
+        "its process was ended by signal 15; run the same command to go on."
+    ] * 2
+    assert late.reason == "was not begun."
+    assert (tmp_path / "log").read_text().count("begun") == 2
 
 
 @pytest.mark.slow
@@ -208,14 +261,14 @@ def test_on_ray_the_runs_are_those_of_this_machine(suite, folder, tiny, tmp_path
 @pytest.mark.slow
 def test_on_ray_a_run_that_fails_is_told_and_the_others_go_on(folder, tiny, tmp_path):
     pytest.importorskip("ray")
-    compare(folder, ["remind"], (0,), overrides=tiny, out=tmp_path / "s", replicates=100)
+    compare(folder, ["remind"], (0,), overrides=tiny, out=tmp_path / "s", replicates=200)
     (tmp_path / "s" / "soft-moe-seed0").mkdir()
     (tmp_path / "s" / "soft-moe-seed0" / "thesis.txt").write_text("mine")
     result = compare(
-        folder, ["soft-moe", "remind"], (0, 1), overrides=tiny, out=tmp_path / "s", on="ray", replicates=100
+        folder, ["soft-moe", "remind"], (0, 1), overrides=tiny, out=tmp_path / "s", on="ray", replicates=200
     )
-    assert [one["run"] for one in result["failed"]] == ["soft-moe-seed0"]
-    assert "is not empty" in result["failed"][0]["reason"]
+    assert result["failed"].keys() == {"soft-moe-seed0"}
+    assert "is not empty" in result["failed"]["soft-moe-seed0"]
 
 
 @pytest.mark.slow
@@ -237,6 +290,7 @@ def test_no_cluster_at_the_address_is_a_sentence(folder, tiny_words, remind_proc
         (("-m", "remynd"), ("'remynd'", "Did you mean 'remind'?")),
         (("-m", "remind,remind"), ("method", "twice")),
         (("--on", "rye"), ("'rye'", "Did you mean 'ray'?")),
+        (("--reference", "remynd"), ("'remynd'", "Did you mean 'remind'?")),
         (("--metric", "auroc"), ("'auroc'", "macro_auroc")),
         (("--seeds", "-1"), ("seed",)),
         (("-s", "train.lr=-1"), ("train.lr",)),
@@ -266,6 +320,7 @@ def test_tables_say_the_same_in_every_format(suite):
             for cell in row.cells.values():
                 assert cell.text in files["comparison.md"]
                 assert cell.verdict in files["comparison.md"]
+                assert cell.seeds[0] == cell.seeds[1]
                 assert cell.text.replace("±", r"$\pm$") in files["comparison.tex"]
     assert files["comparison.tex"].count(r"\begin{tabular}") == files["comparison.tex"].count(r"\bottomrule") == 3
 
@@ -307,7 +362,7 @@ def test_a_cohort_of_the_papers_shows_them_in_its_table(tmp_path, tiny):
     names = dict(zip(spec["modalities"], ("text", "labs", "icd"), strict=True))
     spec |= {"name": "mimic-iv", "modalities": {names[k]: v for k, v in spec["modalities"].items()}}
     (folder / "cohort.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
-    result = compare(folder, ["remind"], (0,), overrides=tiny, out=tmp_path / "s", replicates=100)
+    result = compare(folder, ["remind"], (0,), overrides=tiny, out=tmp_path / "s", replicates=200)
     overall = lines(result, "accuracy")[-1]
     assert "(paper " in overall.cells["remind"].text
     assert "(paper " not in overall.cells["logistic-regression"].text

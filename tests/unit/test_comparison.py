@@ -160,8 +160,10 @@ def naive_bootstrap(runs, method, metric, rows, replicates, seed):
     return np.array(each)
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("name", "rows"), [("x", range(30, 50)), ("overall", range(58))])
+@pytest.mark.parametrize(
+    ("metric", "name", "rows"),
+    [("accuracy", "x", range(30, 50)), *((metric, "overall", range(58)) for metric in METRICS)],
+)
 def test_intervals_and_p_are_those_of_a_bootstrap_by_loops(metric, name, rows):
     subjects = [f"p{place % 29:02d}" for place in range(58)]
     runs = [
@@ -238,7 +240,31 @@ def test_a_group_of_one_class_has_no_auroc_and_no_verdict_on_it():
     runs = [Run(method, 0, predictions(drawn(seed, 70)[0], target)) for seed, method in enumerate(("one", "remind"))]
     found = line(compare_runs(runs, groups(), CLASSES, reference="remind", replicates=100), "x")
     assert found["scores"]["one"]["macro_auroc"] == {"mean": None, "std": None, "seeds": {}}
-    assert found["differences"]["one"].keys() == {"accuracy", "macro_f1"}
+    assert found["differences"]["one"].keys() == {"accuracy"}
+
+
+def test_few_subjects_are_few_however_many_samples_they_have():
+    """Thirty samples of nine people: scores, and no verdict, since a bootstrap of nine people says little."""
+    runs = []
+    for run in runs_of():
+        table = run.predictions.sort("id")
+        subjects = [f"p{place % 9}" if place < 30 else f"q{place}" for place in range(58)]
+        runs.append(Run(run.method, run.seed, table.with_columns(subject=pl.Series(subjects))))
+    found = line(compare_runs(runs, groups(), CLASSES, reference="remind", replicates=200), "x+y")
+    assert found["few"]
+    assert found["differences"] == {}
+    assert found["scores"]["guess"]["accuracy"]["mean"] is not None
+
+
+def test_a_rare_class_lets_no_macro_metric_be_judged():
+    target = np.array([0, 1] * 20 + [2] * 9 + [0, 1] * 10)
+    runs = [Run(method, 0, predictions(drawn(seed, 69)[0], target)) for seed, method in enumerate(("one", "remind"))]
+    overall = line(compare_runs(runs, groups(), CLASSES, reference="remind", replicates=200), "overall")
+    assert overall["differences"]["one"].keys() == {"accuracy"}
+    target[-1] = 2
+    runs = [Run(method, 0, predictions(drawn(seed, 69)[0], target)) for seed, method in enumerate(("one", "remind"))]
+    overall = line(compare_runs(runs, groups(), CLASSES, reference="remind", replicates=200), "overall")
+    assert overall["differences"]["one"].keys() == METRICS.keys()
 
 
 def test_pairs_are_formed_over_the_seeds_that_both_methods_have():
@@ -253,7 +279,7 @@ def test_pairs_are_formed_over_the_seeds_that_both_methods_have():
 def test_without_the_reference_there_are_scores_and_no_verdicts():
     result = compare_runs(runs_of(), groups(), CLASSES, reference="flex-moe", replicates=100)
     assert result["reference"] is None
-    assert all(row["differences"] == {} for row in result["rows"])
+    assert not any(row["differences"] for row in result["rows"])
 
 
 def test_runs_of_other_samples_are_refused():

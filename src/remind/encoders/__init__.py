@@ -33,7 +33,6 @@ class Encoder(nn.Module, ABC):
     num_tokens: int  # the most an input gives, and what a missing one counts for
     backbone: Backbone | None
     frozen: bool  # whether the backbone never learns
-    learning: bool = True
 
     @abstractmethod
     def forward(self, inputs: Any) -> Ragged:
@@ -41,7 +40,6 @@ class Encoder(nn.Module, ABC):
 
     def learn(self, wanted: bool) -> None:
         """Let it learn, or not; a frozen backbone never does."""
-        self.learning = wanted
         self.requires_grad_(wanted)
         if self.backbone is not None and self.frozen:
             self.backbone.requires_grad_(False)

@@ -37,11 +37,7 @@ class Row:
     kind: str | None  # of a combination: head, tail or unseen; of a part: None
     share: float  # of the training samples
     samples: np.ndarray
-
-    @property
-    def few(self) -> bool:
-        """Whether it is too small to be judged."""
-        return len(self.samples) < ENOUGH
+    few: bool  # of fewer than ten subjects: too small to be judged
 
 
 def compare_runs(
@@ -58,8 +54,9 @@ def compare_runs(
     For each row and metric: mean and standard deviation over the seeds, and the mean over the seeds of the difference
     to ``reference``, with a 95 % interval: percentiles over replicates in which subjects are drawn with replacement,
     the same subjects for all methods and seeds. ``p`` is two-sided; ``p_holm`` is corrected for the methods compared in
-    that row and metric. The verdict is a tie unless the corrected p is below 0.05. Rows of fewer than ten samples have
-    scores and no verdict. The intervals say what other patients might have shown, not what other seeds might.
+    that row and metric. The verdict is a tie unless the corrected p is below 0.05. Rows of fewer than ten subjects have
+    scores and no verdict; nor has a macro metric where a class has fewer than ten, since a bootstrap keeps such a
+    class all but fixed. The intervals say what other patients might have shown, not what other seeds might.
 
     Raises:
         RemindError: if there is no run, or runs have not the same test samples.
@@ -95,17 +92,21 @@ def _refuse_unpaired(runs: Sequence[Run]) -> None:
 
 def _rows(table: pl.DataFrame, metrics: Mapping[str, Any]) -> list[Row]:
     """Combinations, most frequent in training first; then head, tail, unseen (where there are any) and all."""
-    combination = table["combination"].to_numpy()
+    combination, subjects = table["combination"].to_numpy(), table["subject"].to_numpy()
+
+    def row(name: str, kind: str | None, share: float, samples: np.ndarray) -> Row:
+        return Row(name, kind, share, samples, few=len(np.unique(subjects[samples])) < ENOUGH)
+
     single = [
-        Row(line["combination"], line["kind"], line["share"], np.flatnonzero(combination == line["combination"]))
+        row(line["combination"], line["kind"], line["share"], np.flatnonzero(combination == line["combination"]))
         for line in metrics["combinations"]
     ]
     together = []
     for part in PARTS:
-        members = [row for row in single if part in ("overall", row.kind)]
+        members = [one for one in single if part in ("overall", one.kind)]
         if members:
-            samples = np.sort(np.concatenate([row.samples for row in members]))
-            together.append(Row(part, None, sum(row.share for row in members), samples))
+            samples = np.sort(np.concatenate([one.samples for one in members]))
+            together.append(row(part, None, sum(one.share for one in members), samples))
     return [*single, *together]
 
 
@@ -167,34 +168,46 @@ def _differences(
         method: sorted({run.seed for run in runs if run.method == method} & _seeds(runs, reference))
         for method in others
     }
-    judged = {place: row for place, row in enumerate(rows) if not row.few}
-    if not any(shared.values()) or not judged:
-        return {}
-    columns = probability_columns(list(classes))
     target = runs[0].predictions["target"].to_numpy()
     subjects = runs[0].predictions["subject"].to_numpy()
+    columns = probability_columns(list(classes))
     probability = {(run.method, run.seed): run.predictions.select(columns).to_numpy() for run in runs}
-    once = np.ones((1, len(target)))
+    judged = [
+        (place, metric)
+        for (place, row), metric in product(enumerate(rows), METRICS)
+        if _judgeable(row, metric, target, subjects)
+    ]
+    if not any(shared.values()):
+        return {}
 
-    def scores(weights: np.ndarray, row: Row, metric: str) -> dict[tuple[str, int], np.ndarray]:
-        here = row.samples
-        return {run: METRICS[metric](table[here], target[here], weights[:, here]) for run, table in probability.items()}
+    def differences(weights: np.ndarray, place: int, metric: str) -> dict[str, np.ndarray]:
+        here, score = rows[place].samples, METRICS[metric]
+        on_these = weights[:, here]
+        scores = {run: score(table[here], target[here], on_these) for run, table in probability.items()}
+        return _paired(scores, shared, reference)
 
-    drawn: dict[tuple[int, str], list[dict[str, np.ndarray]]] = {}
+    drawn: dict[tuple[int, str], list[dict[str, np.ndarray]]] = {what: [] for what in judged}
     for weights in subject_weights(subjects, replicates, seed):
-        for (place, row), metric in product(judged.items(), METRICS):
-            each = _paired(scores(weights, row, metric), shared, reference)
-            drawn.setdefault((place, metric), []).append(each)
-    found: dict[int, dict[str, Any]] = {place: {method: {} for method in others} for place in judged}
-    for (place, row), metric in product(judged.items(), METRICS):
-        observed = {
-            method: float(one[0]) for method, one in _paired(scores(once, row, metric), shared, reference).items()
-        }
-        parts = drawn[place, metric]
+        for what in judged:
+            drawn[what].append(differences(weights, *what))
+    found: dict[int, dict[str, Any]] = {
+        place: {method: {} for method in others} for place, row in enumerate(rows) if not row.few
+    }
+    for (place, metric), parts in drawn.items():
+        observed = differences(np.ones((1, len(target))), place, metric)
         resampled = {method: np.concatenate([part[method] for part in parts]) for method in observed}
-        for method, said in _judge(observed, resampled).items():
+        for method, said in _judge({name: float(one[0]) for name, one in observed.items()}, resampled).items():
             found[place][method][metric] = said
     return found
+
+
+def _judgeable(row: Row, metric: str, target: np.ndarray, subjects: np.ndarray) -> bool:
+    """Whether there are subjects enough, of every class where classes are averaged."""
+    if row.few or metric == "accuracy":
+        return not row.few
+    here = target[row.samples]
+    sizes = [len(np.unique(subjects[row.samples][here == one])) for one in np.unique(here)]
+    return len(sizes) > 1 and min(sizes) >= ENOUGH
 
 
 def _seeds(runs: Sequence[Run], method: str) -> set[int]:

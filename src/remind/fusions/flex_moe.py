@@ -18,8 +18,9 @@ from remind.types import Encoded, Fused, Layout, Routing, Tokens
 class FlexMoEFusion(Fusion):
     """Bank, learned positions, one layer of attention and sparse MoE, the mean of each modality's tokens side by side.
 
-    As in the official code (UNITES-Lab/Flex-MoE): one noisy top-k gate for the tokens of all modalities; sizes;
-    and a loss of the gate's own in training (``gate_loss`` times, see ``losses``). Ours, and why:
+    As in the official code (UNITES-Lab/Flex-MoE): one noisy top-k gate for the tokens of all modalities,
+    and a loss of the gate's own in training (``gate_loss`` times, see ``losses``). Experts, heads and dropout are the
+    recipe's, as for every method; the defaults are the official ones. Ours, and why:
 
     * ``x`` is added back around the attention, as around the experts: the official layer lacks this skip.
     * A combination's expert. There, combinations are numbered, the full one 0, and the S-router's loss takes the number

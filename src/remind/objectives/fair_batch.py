@@ -25,7 +25,7 @@ class FairBatch(Objective):
         alpha: what ``lambda`` moves in an epoch. Theirs is 0.005 for 300 epochs; ours goes as far in 30.
         mode: ``group`` equals losses of groups. ``class_group`` equals those of groups within each class (equalised
             odds): each class keeps its share, and the one that is furthest apart moves.
-        floor: no compared share falls below this part of its first value.
+        floor: the part of its first value at which a compared share stops falling, before shares are made to sum to 1.
         min_count: training samples that a group, or a class of it, must have to be compared.
     """
 

@@ -14,7 +14,7 @@ from remind.report.tables import PLAIN, brief
 
 METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "macro_auroc": "Macro AUROC"}
 PARTS = ("head", "tail", "unseen", "worst", "overall")
-NOTE = "mean ± standard deviation over seeds; best bold, second underlined; * fewer than 10 samples: shown, not ranked"
+NOTE = "mean ± standard deviation over seeds; best bold, second underlined; * fewer than 10 patients: shown, not ranked"
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Cell:
 
     mean: float | None
     std: float | None
+    seeds: tuple[int, int]  # that have the score, of how many
     place: int | None  # 1 is best, 2 second; None: not ranked, or neither
     paper: float | None  # the paper's figure
     difference: Mapping[str, Any] | None  # to the reference
@@ -33,7 +34,8 @@ class Cell:
         if self.mean is None:
             return "-"
         spread = "" if self.std is None else f" ± {self.std:.3f}"
-        return f"{self.mean:.3f}{spread}" + ("" if self.paper is None else f" (paper {self.paper:.3f})")
+        lacking = "" if self.seeds[0] == self.seeds[1] else f" ({self.seeds[0]} of {self.seeds[1]} seeds)"
+        return f"{self.mean:.3f}{spread}{lacking}" + ("" if self.paper is None else f" (paper {self.paper:.3f})")
 
     @property
     def verdict(self) -> str:
@@ -62,13 +64,16 @@ def lines(result: Mapping[str, Any], metric: str) -> list[Line]:
     made = []
     for row in result["rows"]:
         part = row["kind"] is None
-        means = {method: scores[metric]["mean"] for method, scores in row["scores"].items()}
-        places = {} if row["few"] else _places(means)
+        figures = {method: scores[metric] for method, scores in row["scores"].items()}
+        whole = max(len(figure["seeds"]) for figure in figures.values())
+        ranked = {method: figure["mean"] for method, figure in figures.items() if len(figure["seeds"]) == whole}
+        places = {} if row["few"] else _places(ranked)
         paper = published.get(row["row"], {}) if not part or row["row"] == "overall" else {}
         cells = {
             method: Cell(
-                means[method],
-                row["scores"][method][metric]["std"],
+                figures[method]["mean"],
+                figures[method]["std"],
+                (len(figures[method]["seeds"]), whole),
                 places.get(method),
                 paper.get(method, {}).get(metric),
                 row["differences"].get(method, {}).get(metric),
@@ -142,7 +147,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         for metric, heading in METRICS.items():
             text += [f"### {heading}", "", *_markdown_differences(result, metric), ""]
     if result["failed"]:
-        text += ["## Failed runs", "", *[f"- {one['run']}: {one['reason']}" for one in result["failed"]], ""]
+        text += ["## Failed runs", "", *[f"- {_escaped(run)}" for run in result["failed"]], ""]
     return "\n".join(text)
 
 
@@ -242,7 +247,7 @@ def as_csv(result: Mapping[str, Any]) -> str:
 def comparison_files(result: Mapping[str, Any]) -> dict[str, str]:
     """File names and contents."""
     return {
-        "comparison.md": f"# {result['cohort']}\n\n{markdown(result)}",
+        "comparison.md": f"# {_escaped(result['cohort'])}\n\n{markdown(result)}",
         "comparison.tex": latex(result),
         "comparison.csv": as_csv(result),
     }

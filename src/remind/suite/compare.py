@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 
 from remind.cohort.cohort import Cohort, load
@@ -13,12 +14,13 @@ from remind.cohort.splits import SPLITS
 from remind.config import Recipe, load_recipe
 from remind.engine.bundle import read_document, write_text
 from remind.engine.run_folder import RunFolder
-from remind.errors import RemindError
-from remind.evaluation.comparison import Run, compare_runs
+from remind.errors import RemindError, unknown
+from remind.evaluation.comparison import LEVEL, Run, compare_runs
 from remind.evaluation.references import REFERENCES, reference_predictions
+from remind.methods import METHODS
 from remind.suite.local import run_here
 from remind.suite.on_ray import run_on_ray
-from remind.suite.plan import Job, Outcome, every_method, plan
+from remind.suite.plan import Job, Outcome, claimed, plan
 from remind.suite.progress import Told
 
 RESULT = "comparison.json"
@@ -36,7 +38,7 @@ def compare(
     on: str = "local",
     address: str | None = None,
     gpus: float = 0.0,
-    reference: str = "remind",
+    reference: str | None = None,
     replicates: int = 1000,
     told: Told = lambda outcome, total: None,
 ) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def compare(
         out: the suite's folder; default ``suites/COHORT``.
         jobs: runs at a time, on this machine.
         on: where they run, ``local`` or ``ray``; ``address`` and ``gpus`` (a run) are for ``ray``.
-        reference: the method the others are compared with.
+        reference: the method the others are compared with; default REMIND, or the last method where it is not one.
         replicates: of the bootstrap.
         told: called with each outcome and the number of runs.
 
@@ -61,21 +63,32 @@ def compare(
     for split in SPLITS:
         loaded.rows(split)
     settings = load_recipe(recipe, overrides)
+    names = list(METHODS) if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
+    reference = reference or ("remind" if "remind" in names else names[-1] if names else "")
+    _refuse(names, on, jobs, reference, replicates)
     suite = Path(out) if out else suite_folder(loaded.spec.name)
-    names = every_method() if methods == "all" else list(methods)
     planned = plan(folder, names, seeds, settings, suite)
-    failed = {}
-    for outcome in _outcomes(planned, loaded.fingerprint, jobs, on, address, gpus):
-        told(outcome, len(planned))
-        if outcome.state == "failed":
-            failed[outcome.name] = outcome.reason
-    finished = [job for job in planned if job.name not in failed]
-    if not finished:
-        raise RemindError(f"{suite}: no run finished; the first of them: {next(iter(failed.values()))}")
-    result = _compared(finished, names, loaded, reference, replicates)
-    result["failed"] = [{"run": job.name, "reason": failed[job.name]} for job in planned if job.name in failed]
-    write_text(suite / RESULT, json.dumps(result, indent=1, allow_nan=False))
-    return result
+    failed: dict[str, str] = {}
+    runs: list[Run] = []
+    with claimed(suite, settings):
+        for outcome in _outcomes(planned, loaded.fingerprint, jobs, on, address, gpus):
+            job = next(job for job in planned if job.name == outcome.name)
+            if outcome.state != "failed":
+                try:
+                    runs.append(Run(job.method, job.seed, _on_test(job)))
+                except RemindError as error:
+                    outcome = outcome._replace(state="failed", reason=str(error))
+            if outcome.state == "failed":
+                failed[outcome.name] = outcome.reason or ""
+            told(outcome, len(planned))
+        if not runs:
+            raise RemindError(f"{suite}: no run finished; the first of them: {next(iter(failed.values()))}")
+        runs.sort(key=lambda run: (names.index(run.method), run.seed))
+        model = next(job for job in planned if job.name not in failed).out
+        result = _compared(runs, model, loaded, reference, replicates)
+        document = result | {"failed": sorted(failed)}  # without reasons, which may name samples
+        write_text(suite / RESULT, json.dumps(document, indent=1, allow_nan=False))
+    return result | {"failed": failed}
 
 
 def suite_folder(cohort: str) -> Path:
@@ -83,16 +96,39 @@ def suite_folder(cohort: str) -> Path:
     return Path("suites") / cohort
 
 
+def _refuse(methods: Sequence[str], on: str, jobs: int, reference: str, replicates: int) -> None:
+    """Nothing, if all is well before anything is trained."""
+    if on not in ("local", "ray"):
+        raise RemindError(unknown("place", on, ("local", "ray")))
+    if jobs < 1:
+        raise RemindError(f"{jobs} runs at a time are none; name at least one.")
+    if methods and reference not in (known := [*methods, *REFERENCES]):
+        raise RemindError(f"the reference is one of those compared: {unknown('method', reference, known)}")
+    others = len(methods) + len(REFERENCES) - 1
+    if 2 * others / (replicates + 1) >= 1 - LEVEL:
+        needed = int(2 * others / (1 - LEVEL)) + 1
+        raise RemindError(
+            f"with {replicates} replicates no difference between {others + 1} methods could be told from chance; "
+            f"take {max(1000, needed)}."
+        )
+
+
 def _outcomes(
-    planned: Sequence[Job], fingerprint: str, at_once: int, on: str, address: str | None, gpus: float
+    planned: Sequence[Job],
+    fingerprint: str,
+    at_once: int,
+    on: str,
+    address: str | None,
+    gpus: float,
 ) -> Iterator[Outcome]:
     left = []
     for job in planned:
         if not job.finished:
             left.append(job)
             continue
+        asked = load_recipe(job.recipe, method=job.method, seed=job.seed).model_dump(mode="json")
         try:
-            RunFolder(job.out).refuse_other({"fingerprint": fingerprint})
+            RunFolder(job.out).refuse_other({"recipe": asked, "fingerprint": fingerprint})
         except RemindError as error:
             yield Outcome(job.name, "failed", str(error), 0.0)
         else:
@@ -101,19 +137,17 @@ def _outcomes(
         yield from run_on_ray(left, address=address, gpus=gpus) if on == "ray" else run_here(left, at_once=at_once)
 
 
-def _compared(
-    finished: Sequence[Job], methods: Sequence[str], cohort: Cohort, reference: str, replicates: int
-) -> dict[str, Any]:
-    """Compare what has finished, and the reference models, under the same seeds."""
-    ordered = sorted(finished, key=lambda job: (methods.index(job.method), job.seed))
-    runs = [Run(job.method, job.seed, _on_test(job)) for job in ordered]
-    groups = GroupTable.from_json(read_document(RunFolder(finished[0].out).model)["groups"])
+def _compared(runs: Sequence[Run], model: Path, cohort: Cohort, reference: str, replicates: int) -> dict[str, Any]:
+    """Compare the runs, and reference models under the same seeds."""
+    groups = GroupTable.from_json(read_document(RunFolder(model).model)["groups"])
     described = runs[0].predictions.select("id", "combination", "group")
-    for name in REFERENCES:
-        for seed in sorted({run.seed for run in runs}):
-            table = reference_predictions(cohort, name, seed).drop("combination", "group")
-            runs.append(Run(name, seed, table.join(described, on="id")))
-    compared = compare_runs(runs, groups, cohort.classes, reference=reference, replicates=replicates)
+    simple = []
+    if len(np.unique(cohort.target[cohort.rows("train")])) > 1:
+        for name in REFERENCES:
+            for seed in sorted({run.seed for run in runs}):
+                table = reference_predictions(cohort, name, seed).drop("combination", "group")
+                simple.append(Run(name, seed, table.join(described, on="id")))
+    compared = compare_runs([*runs, *simple], groups, cohort.classes, reference=reference, replicates=replicates)
     return {
         "cohort": cohort.spec.name,
         "fingerprint": cohort.fingerprint,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from remind.errors import RemindError
-from remind.suite.plan import Job, Outcome
+from remind.suite.plan import Children, Job, Outcome
 
 
 def run_on_ray(jobs: Sequence[Job], *, address: str | None, gpus: float) -> Iterator[Outcome]:
@@ -21,12 +21,19 @@ def run_on_ray(jobs: Sequence[Job], *, address: str | None, gpus: float) -> Iter
         from ray.exceptions import RayError
     except ImportError:
         raise RemindError("--on ray needs Ray: install the extra with pip install 'remind[ray]'.") from None
+    began = not ray.is_initialized()
     try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+        if began:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise RemindError(f"no Ray cluster at {address or 'this machine'} ({reason}).") from None
+        raise RemindError(f"no Ray cluster at {address or 'this machine'} ({type(error).__name__}).") from None
     try:
+        room = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+        if jobs[0].threads > room:
+            raise RemindError(
+                f"a run takes {jobs[0].threads} CPUs, no machine of the cluster has more than {room:g}; "
+                "lower train.threads."
+            )
         remote = ray.remote(max_retries=0)(_run)
         pending = {remote.options(num_cpus=job.threads, num_gpus=gpus, name=job.name).remote(job): job for job in jobs}
         while pending:
@@ -37,8 +44,9 @@ def run_on_ray(jobs: Sequence[Job], *, address: str | None, gpus: float) -> Iter
             except RayError as error:
                 yield Outcome(job.name, "failed", f"Ray lost it ({type(error).__name__}); run the same command.", 0.0)
     finally:
-        ray.shutdown()
+        if began:
+            ray.shutdown()
 
 
 def _run(job: Job) -> Outcome:
-    return job.run()
+    return job.run(Children())
