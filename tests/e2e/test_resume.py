@@ -273,6 +273,15 @@ def test_without_what_they_remember_they_do_not(cohort, other, tmp_path, monkeyp
     assert content(place)["history.parquet"] != content(whole)["history.parquet"]
 
 
+def test_where_another_version_left_a_run_it_is_not_taken_up(cohort, other, tmp_path, monkeypatch):
+    recipe, _ = other
+    place = stopped(cohort, recipe, tmp_path / "run", 7)
+    objective = FairBatch if recipe.method == "fairbatch" else FairMixup
+    monkeypatch.setattr(objective, "state_dict", lambda self: {"momentum": torch.zeros(1)})
+    with pytest.raises(RemindError, match="another version of remind"):
+        fit(cohort, recipe=recipe, out=place)
+
+
 @pytest.mark.slow
 def test_batches_with_quotas_are_the_same_from_processes_that_read_ahead(folder, tmp_path):
     recipes = [load_recipe(None, [*OVERRIDES, *JOINT, f"data.workers={count}"]) for count in (0, 1)]

@@ -13,6 +13,7 @@ from remind.engine.checkpoint import (
     unflatten,
 )
 from remind.engine.progress import Standing
+from remind.errors import RemindError
 
 if TYPE_CHECKING:
     from remind.engine.loop import Training
@@ -43,6 +44,10 @@ def save(training: "Training") -> None:
 def restore(training: "Training", tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
     """Put back what ``save`` wrote, into a training that has just been made."""
     parts = unflatten(tensors, PARTS)
+    if parts["objective"].keys() != training.objective.state_dict().keys():
+        raise RemindError(
+            f"{training.folder.path}: stands where another version of remind left it; remove it and train again."
+        )
     training.standing = Standing(**document["standing"])
     training.sampler.load_state_dict(document["sampler"])
     training.fitted.model.load_state_dict(parts["model"])
