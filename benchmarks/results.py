@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from rich.console import Console
 from remind.cohort.cohort import Cohort, load
 from remind.cohort.combination import Combination
 from remind.cohort.missingness import mask
-from remind.report.comparison import comparison_files, markdown
+from remind.report.comparison import METRICS, comparison_files, lines, markdown
 from remind.sources import nhanes, synthetic
 from remind.suite.compare import compare
 from remind.suite.progress import suite_progress
 
 SEEDS = (0, 1, 42)
+SHOWN = 25  # combinations on a page; the CSV beside it has all
 MASKED = ("labs", "body", "demographics")  # in place of MIMIC-IV's text, labs and codes
 
 
@@ -64,13 +66,13 @@ STUDIES = {
     ),
     "simulator-4": simulated(4, 10_000),
     "simulator-8": simulated(8, 6_000),
-    "simulator-16": simulated(16, 6_000),
+    "simulator-16": simulated(16, 4_000),
 }
 
 
 def page(name: str, study: Study, cohort: Cohort, result: dict[str, Any], folder: Path) -> str:
     test = len(cohort.rows("test"))
-    lines = [
+    head = [
         f"# {name}",
         "",
         f"{study.says} {len(cohort)} samples, {len(cohort.groups)} combinations in training, {test} test samples; "
@@ -78,8 +80,24 @@ def page(name: str, study: Study, cohort: Cohort, result: dict[str, Any], folder
         "",
     ]
     if (folder / "truth.json").is_file():
-        lines += [*bayes(cohort, json.loads((folder / "truth.json").read_text())), ""]
-    return "\n".join(lines) + markdown(result)
+        head += [*bayes(cohort, json.loads((folder / "truth.json").read_text())), ""]
+    return "\n".join([*head, *in_short(result), "", markdown(result, most=SHOWN)])
+
+
+def in_short(result: dict[str, Any]) -> list[str]:
+    """A row a method: overall and tail, all metrics, and whether its AUROC can be told from REMIND's."""
+    tables = {metric: {line.name: line.cells for line in lines(result, metric) if line.part} for metric in METRICS}
+    parts = [part for part in ("overall", "tail") if part in tables["accuracy"]]
+    columns = [f"{part}: {heading.lower()}" for part in parts for heading in METRICS.values()]
+    text = ["## In short", "", f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    for method in result["methods"]:
+        cells = []
+        for part, metric in product(parts, METRICS):
+            cell = tables[metric][part][method]
+            verdict = f", {cell.difference['verdict']}" if cell.difference else ""
+            cells.append({1: "**{}**", 2: "<u>{}</u>"}.get(cell.place or 0, "{}").format(f"{cell.mean:.3f}") + verdict)
+        text.append(f"| {method} | {' | '.join(cells)} |")
+    return [*text, "", "Verdicts are against REMIND; a tie is what samples of this number cannot tell apart."]
 
 
 def bayes(cohort: Cohort, truth: dict[str, Any]) -> list[str]:

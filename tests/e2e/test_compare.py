@@ -19,7 +19,7 @@ from remind.config import load_recipe
 from remind.engine.fitted import FittedModel
 from remind.errors import RemindError
 from remind.evaluation.report import evaluate_predictions
-from remind.report.comparison import METRICS, comparison_files, lines
+from remind.report.comparison import METRICS, comparison_files, lines, markdown
 from remind.report.paper import paper_figures
 from remind.sources.synthetic import write
 from remind.suite.compare import compare
@@ -323,6 +323,17 @@ def test_tables_say_the_same_in_every_format(suite):
                 assert cell.seeds[0] == cell.seeds[1]
                 assert cell.text.replace("±", r"$\pm$") in files["comparison.tex"]
     assert files["comparison.tex"].count(r"\begin{tabular}") == files["comparison.tex"].count(r"\bottomrule") == 3
+
+
+def test_of_many_combinations_the_frequent_are_shown_and_the_others_counted(suite):
+    _, result, _ = suite
+    combinations = [row for row in result["rows"] if row["kind"] is not None]
+    text = markdown(result, most=2)
+    assert f"{len(combinations) - 2} rarer combinations not shown." in text
+    assert text.count("| *overall* |") == len(METRICS)
+    tables = text.split("## Differences")[0]
+    assert tables.count("\n| ") == len(METRICS) * (1 + 2 + len(result["rows"]) - len(combinations))
+    assert "not shown" not in markdown(result)
 
 
 def test_best_is_bold_second_underlined_and_few_samples_are_not_ranked(suite):

@@ -97,9 +97,8 @@ def _places(means: Mapping[str, float | None]) -> dict[str, int]:
 
 def terminal_tables(result: Mapping[str, Any], metric: str, *, width: int, most: int = 12) -> Iterator[Table]:
     """One metric, as many methods side by side as fit the width; the ``most`` frequent combinations."""
-    table_lines = lines(result, metric)
-    shown = [line for line in table_lines if not line.part][:most] + [line for line in table_lines if line.part]
-    hidden = len(table_lines) - len(shown)
+    shown = _shown(result, metric, most)
+    hidden = len(result["rows"]) - len(shown)
     longest = max(len(cell.text) for line in shown for cell in line.cells.values())
     fit = max(1, (width - 36) // (longest + 1))
     for start in range(0, len(result["methods"]), fit):
@@ -137,15 +136,24 @@ def difference_table(result: Mapping[str, Any], metric: str) -> Table:
     return table
 
 
-def markdown(result: Mapping[str, Any]) -> str:
-    """All metrics, then all differences."""
-    text = []
+def markdown(result: Mapping[str, Any], *, most: int | None = None) -> str:
+    """All metrics, then all differences; of combinations the ``most`` frequent."""
+    text, combinations = [], sum(row["kind"] is not None for row in result["rows"])
+    rarer = max(0, combinations - most) if most is not None else 0
+    note = NOTE.replace("*", "\\*") + (f"; {rarer} rarer combinations not shown." if rarer else ".")
     for metric, heading in METRICS.items():
-        text += [f"## {heading}", "", *_markdown_table(result, metric), "", f"{NOTE}.", ""]
+        text += [
+            f"## {heading}",
+            "",
+            *_markdown_table(result, metric, most),
+            "",
+            f"{note.replace('*', chr(92) + '*')}.",
+            "",
+        ]
     if result["reference"]:
         text += [f"## Differences to {result['reference']}", "", f"{_interval_words(result)}.", ""]
         for metric, heading in METRICS.items():
-            text += [f"### {heading}", "", *_markdown_differences(result, metric), ""]
+            text += [f"### {heading}", "", *_markdown_differences(result, metric, most), ""]
     if result["failed"]:
         text += ["## Failed runs", "", *[f"- {_escaped(run)}" for run in result["failed"]], ""]
     return "\n".join(text)
@@ -158,10 +166,16 @@ def _interval_words(result: Mapping[str, Any]) -> str:
     )
 
 
-def _markdown_table(result: Mapping[str, Any], metric: str) -> Iterator[str]:
+def _shown(result: Mapping[str, Any], metric: str, most: int | None) -> list[Line]:
+    """The most frequent combinations, and all parts."""
+    every = lines(result, metric)
+    return [line for line in every if not line.part][:most] + [line for line in every if line.part]
+
+
+def _markdown_table(result: Mapping[str, Any], metric: str, most: int | None) -> Iterator[str]:
     yield "| combination | n | share | | " + " | ".join(result["methods"]) + " |"
     yield "|---|---:|---:|---|" + "---|" * len(result["methods"])
-    for line in lines(result, metric):
+    for line in _shown(result, metric, most):
         cells = [_MARKDOWN[cell.place].format(cell.text) for cell in line.cells.values()]
         name = f"*{_escaped(line.name)}*" if line.part else _escaped(line.name)
         yield (
@@ -174,11 +188,11 @@ def _markdown_table(result: Mapping[str, Any], metric: str) -> Iterator[str]:
 _MARKDOWN = {1: "**{}**", 2: "<u>{}</u>", None: "{}"}
 
 
-def _markdown_differences(result: Mapping[str, Any], metric: str) -> Iterator[str]:
+def _markdown_differences(result: Mapping[str, Any], metric: str, most: int | None) -> Iterator[str]:
     others = [method for method in result["methods"] if method != result["reference"]]
     yield "| combination | " + " | ".join(others) + " |"
     yield "|---|" + "---|" * len(others)
-    for line in lines(result, metric):
+    for line in _shown(result, metric, most):
         if any(line.cells[method].difference for method in others):
             yield f"| {_escaped(line.name)} | " + " | ".join(line.cells[method].verdict for method in others) + " |"
 
