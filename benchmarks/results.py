@@ -66,7 +66,7 @@ STUDIES = {
     ),
     "simulator-4": simulated(4, 10_000),
     "simulator-8": simulated(8, 6_000),
-    "simulator-16": simulated(16, 4_000),
+    "simulator-16": simulated(16, 3_000),
 }
 
 

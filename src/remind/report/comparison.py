@@ -147,7 +147,7 @@ def markdown(result: Mapping[str, Any], *, most: int | None = None) -> str:
             "",
             *_markdown_table(result, metric, most),
             "",
-            f"{note.replace('*', chr(92) + '*')}.",
+            note,
             "",
         ]
     if result["reference"]:
