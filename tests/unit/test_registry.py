@@ -14,6 +14,7 @@ from remind.fusions import FUSIONS
 from remind.modalities.tabular import TabularShape
 from remind.objectives import OBJECTIVES
 from remind.registry import Registry
+from remind.types import Layout
 
 
 class Thing:
@@ -78,7 +79,7 @@ def criterion(logits, target):
 
 FACTS = {
     ENCODERS: (TabularShape(3, (4,)), 8),
-    FUSIONS: (8, 2),
+    FUSIONS: (8, Layout((1, 1), torch.ones(2, 2, dtype=torch.bool), torch.ones(2) / 2)),
     OBJECTIVES: (torch.tensor([3, 1]), criterion),
 }
 
