@@ -6,13 +6,13 @@ Each study is one ``compare``; finished runs in --runs are not repeated. Writes 
 import argparse
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from rich.console import Console
 
 from remind.cohort.cohort import Cohort, load
@@ -24,7 +24,7 @@ from remind.suite.compare import compare
 from remind.suite.progress import suite_progress
 
 SEEDS = (0, 1, 42)
-SHOWN = 25  # combinations on a page; the CSV beside it has all
+SHOWN = 25  # combinations on a page; the CSV beside it has all that can be judged
 MASKED = ("labs", "body", "demographics")  # in place of MIMIC-IV's text, labs and codes
 
 
@@ -88,7 +88,7 @@ def in_short(result: dict[str, Any]) -> list[str]:
     """A row a method: overall and tail, all metrics, and whether its AUROC can be told from REMIND's."""
     tables = {metric: {line.name: line.cells for line in lines(result, metric) if line.part} for metric in METRICS}
     parts = [part for part in ("overall", "tail") if part in tables["accuracy"]]
-    columns = [f"{part}: {heading.lower()}" for part in parts for heading in METRICS.values()]
+    columns = [f"{part}: {heading[0].lower()}{heading[1:]}" for part in parts for heading in METRICS.values()]
     text = ["## In short", "", f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
     for method in result["methods"]:
         cells = []
@@ -134,7 +134,8 @@ def main() -> None:
             result = compare(folder, "all", SEEDS, recipe=study.recipe, out=suite, jobs=arguments.jobs, told=told)
         for file, text in comparison_files(result).items():
             (suite / file).write_text(text)
-        shutil.copy(suite / "comparison.csv", arguments.out / f"{name}.csv")
+        judged = pl.read_csv(suite / "comparison.csv", infer_schema_length=None).filter(~pl.col("few"))
+        judged.write_csv(arguments.out / f"{name}.csv", float_precision=4)
         (arguments.out / f"{name}.md").write_text(page(name, study, load(folder), result, folder))
 
 
