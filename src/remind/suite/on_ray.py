@@ -1,5 +1,6 @@
 """Runs side by side on a Ray cluster, all of whose machines see the cohort and the suite under the same paths."""
 
+import socket
 from collections.abc import Iterator, Sequence
 
 from remind.errors import RemindError
@@ -21,6 +22,7 @@ def run_on_ray(jobs: Sequence[Job], *, address: str | None, gpus: float) -> Iter
         from ray.exceptions import RayError
     except ImportError:
         raise RemindError("--on ray needs Ray: install the extra with pip install 'remind[ray]'.") from None
+    _refuse_unreachable(address)
     began = not ray.is_initialized()
     try:
         if began:
@@ -46,6 +48,16 @@ def run_on_ray(jobs: Sequence[Job], *, address: str | None, gpus: float) -> Iter
     finally:
         if began:
             ray.shutdown()
+
+
+def _refuse_unreachable(address: str | None) -> None:
+    """Nothing, if somebody listens at ``host:port``; Ray itself would wait for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise RemindError(f"no Ray cluster at {address} ({error.strerror or 'it does not answer'}).") from None
 
 
 def _run(job: Job) -> Outcome:
