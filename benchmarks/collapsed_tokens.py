@@ -23,7 +23,7 @@ def main() -> None:
     available = torch.rand(BATCH, MODALITIES) < 0.2
     available[torch.arange(BATCH), torch.randint(MODALITIES, (BATCH,))] = True
     masks = torch.rand(GROUPS, MODALITIES) < 0.2
-    layout = Layout((LENGTH,) * MODALITIES, masks, torch.full((GROUPS,), 1 / GROUPS))
+    layout = Layout((LENGTH,) * MODALITIES, masks, (100,) * GROUPS)
     fusion = RemindFusion(DIM, layout, experts=EXPERTS)
     fusion.specialise()
     group = torch.randint(GROUPS, (BATCH,))

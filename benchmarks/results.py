@@ -24,6 +24,7 @@ from remind.suite.compare import compare
 from remind.suite.progress import suite_progress
 
 SEEDS = (0, 1, 42)
+TRIALS = 4  # of every method, the simple ones included
 SHOWN = 25  # combinations on a page; the CSV beside it has all that can be judged
 MASKED = ("labs", "body", "demographics")  # in place of MIMIC-IV's text, labs and codes
 
@@ -76,7 +77,8 @@ def page(name: str, study: Study, cohort: Cohort, result: dict[str, Any], folder
         f"# {name}",
         "",
         f"{study.says} {len(cohort)} samples, {len(cohort.groups)} combinations in training, {test} test samples; "
-        f"recipe `{study.recipe}`, seeds {', '.join(map(str, result['seeds']))}, one split. Made by `make results`.",
+        f"recipe `{study.recipe}`, seeds {', '.join(map(str, result['seeds']))}, one split; every method tried "
+        f"{TRIALS} settings on validation (the ones chosen are below). Made by `make results`.",
         "",
     ]
     if (folder / "truth.json").is_file():
@@ -131,7 +133,9 @@ def main() -> None:
         suite = arguments.runs / name / "suite"
         console.rule(name)
         with suite_progress(console, shown=True) as told:
-            result = compare(folder, "all", SEEDS, recipe=study.recipe, out=suite, jobs=arguments.jobs, told=told)
+            result = compare(
+                folder, "all", SEEDS, recipe=study.recipe, trials=TRIALS, out=suite, jobs=arguments.jobs, told=told
+            )
         for file, text in comparison_files(result).items():
             (suite / file).write_text(text)
         judged = pl.read_csv(suite / "comparison.csv", infer_schema_length=None).filter(~pl.col("few"))

@@ -216,6 +216,9 @@ def compare(
     seeds: Annotated[str, typer.Option(help="Each draws weights and the order of the samples.")] = "0,1,42",
     recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A YAML file, or a shipped name: demo.")] = None,
     out: Annotated[Path | None, typer.Option(help="The suite's folder; default suites/COHORT.")] = None,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Settings that each method tries on validation; 1: the recipe's.")
+    ] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     on: Annotated[str, typer.Option(help="Where: local, or ray (the extra `ray`).")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; by default one is started here.")] = None,
@@ -246,6 +249,7 @@ def compare(
             recipe=recipe,
             overrides=overrides,
             out=out,
+            trials=trials,
             jobs=jobs,
             on=on,
             address=address,

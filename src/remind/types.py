@@ -33,7 +33,7 @@ class Layout(NamedTuple):
 
     lengths: tuple[int, ...]  # tokens that each modality stands for where it is missing
     masks: Bool[Tensor, "g m"]  # availability of each training group
-    shares: Float[Tensor, " g"]  # of the training samples
+    counts: tuple[int, ...]  # training samples of each
 
 
 class Encoded(NamedTuple):

@@ -198,7 +198,7 @@ def test_the_real_image_encoder_has_vit_b_16s_shape(dim):
 LAYOUT = Layout(
     (2, 3, 1),
     torch.tensor([[True, False, True], [True, True, False], [True, True, True]]),
-    torch.tensor([0.5, 0.3, 0.2]),
+    (50, 30, 20),
 )
 HELD = [[0, 2], [0, 1], [0, 1, 2], [0, 2], [1], [0, 1, 2]]  # by sample; the last but one's combination is unseen
 GROUP = torch.tensor([0, 1, 2, 0, -1, 2])
@@ -310,7 +310,7 @@ def test_no_fusion_reads_what_is_stored_in_padding(name):
 
 @pytest.mark.parametrize("name", FUSIONS.names())
 def test_every_fusion_takes_a_single_modality(name):
-    fusion = FUSIONS.build(name, DIM, Layout((2,), torch.ones(1, 1, dtype=torch.bool), torch.ones(1)))
+    fusion = FUSIONS.build(name, DIM, Layout((2,), torch.ones(1, 1, dtype=torch.bool), (100,)))
     alone = Encoded(
         (Ragged(torch.randn(4, 2, DIM)),),
         (torch.arange(4),),

@@ -32,9 +32,9 @@ def draw_case(seed, batch, modalities, dim, *, groups=5, only=None):
     rows = [every[which, place].nonzero().ravel() for place in range(modalities)]
     rows = [here[torch.randperm(len(here))] for here in rows]  # of any order
     tokens = tuple(draw_tokens(len(here), length, dim) for here, length in zip(rows, lengths, strict=True))
-    shares = (torch.rand(len(masks)).double() + 0.01).sort(descending=True).values
+    counts = (torch.rand(len(masks)) * 99 + 1).long().sort(descending=True).values.tolist()
     return Case(
-        Layout(tuple(lengths), masks, shares / shares.sum()),
+        Layout(tuple(lengths), masks, tuple(counts)),
         Encoded(tokens, tuple(rows), every[which], torch.where(which < len(masks), which, -1)),
     )
 
@@ -116,9 +116,9 @@ def chance(clean, noisy, scale, kept, expert):
 
 def expert(held, e, x):
     """One network on one row."""
-    before = (x @ held.up[e] + held.up_bias[e, 0]).tolist()
+    before = (x @ held.up.weight[e] + held.up.bias[e, 0]).tolist()
     hidden = torch.tensor([v / 2 * (1 + math.erf(v / math.sqrt(2))) for v in before], dtype=x.dtype)
-    return hidden @ held.down[e] + held.down_bias[e, 0]
+    return hidden @ held.down.weight[e] + held.down.bias[e, 0]
 
 
 def mixture(held, weights, x):

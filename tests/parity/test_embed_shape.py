@@ -23,7 +23,7 @@ def name(request):
 def model(name):
     with torch.device("meta"):
         encoders = [ImageEncoder(224, DIM, weights="random") for _ in MODALITIES]
-        layout = Layout((IMAGE_TOKENS,) * 4, torch.zeros(GROUPS, 4, dtype=torch.bool), torch.ones(GROUPS) / GROUPS)
+        layout = Layout((IMAGE_TOKENS,) * 4, torch.zeros(GROUPS, 4, dtype=torch.bool), (100,) * GROUPS)
         fusion = FUSIONS.build(name, DIM, layout, experts=EXPERTS, heads=8, hidden=HIDDEN)
         made = Model(MODALITIES, encoders, fusion, classes=CLASSES)
     if name == "remind":

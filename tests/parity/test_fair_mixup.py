@@ -28,7 +28,7 @@ class Given(Model):
     """A model whose encoders are three tables of tokens, two a sample; the last modality's second may be missing."""
 
     def __init__(self, dropout=0.0, **settings):
-        layout = Layout((2, 2, 2), MASKS, torch.tensor([0.4, 0.4, 0.15, 0.05]))
+        layout = Layout((2, 2, 2), MASKS, (40, 40, 15, 5))
         torch.manual_seed(0)
         fusion = FUSIONS.build("soft_moe", 8, layout, experts=3, heads=2, dropout=dropout, **settings)
         super().__init__((), (), fusion, classes=2)

@@ -159,7 +159,7 @@ def test_a_hundred_combinations_and_four_experts():
     assert target_experts(masks, 4).bincount().tolist() == [0, 34, 33, 33]
     rows = tuple(column.nonzero().ravel() for column in masks.T)
     tokens = tuple(Ragged(torch.randn(len(here), 2, DIM).double()) for here in rows)
-    fusion = build(Layout((2,) * 7, masks, torch.full((100,), 0.01)), experts=4)
+    fusion = build(Layout((2,) * 7, masks, (1,) * 100), experts=4)
     fused = fusion(Encoded(tokens, rows, masks, torch.arange(100)))
     (fused.pooled.square().sum() + fused.auxiliary).backward()
     for name, parameter in fusion.named_parameters():
@@ -193,7 +193,7 @@ def test_more_sure_gates_of_the_right_experts_cost_less():
 
 def test_an_unseen_combination_is_filled_by_groups_that_lack_the_modality():
     masks = torch.tensor([[True, True, True], [True, False, False]])
-    fusion = build(Layout((1, 2, 1), masks, torch.tensor([0.9, 0.1])))
+    fusion = build(Layout((1, 2, 1), masks, (9, 1)))
     mask = torch.tensor([[True, True, False]])  # as near to the first as to the second, of which only that learned
     filling = fusion.bank(torch.tensor([-1]), mask)
     assert torch.equal(filling[0, 3], fusion.bank.blocks[1, 3])

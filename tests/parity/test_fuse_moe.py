@@ -162,7 +162,7 @@ def test_every_weight_learns_also_in_a_hundred_combinations_and_four_experts(rou
     masks = combinations(7)[:100]
     rows = tuple(column.nonzero().ravel() for column in masks.T)
     tokens = tuple(Ragged(torch.randn(len(here), 2, DIM).double()) for here in rows)
-    layout = Layout((2,) * 7, masks, torch.full((100,), 0.01))
+    layout = Layout((2,) * 7, masks, (1,) * 100)
     fusion = build(layout, experts=14 if router == "disjoint" else 4, router=router, gate=kind)
     fused = fusion(Encoded(tokens, rows, masks, torch.arange(100)))
     (fused.pooled.square().sum() + fused.auxiliary).backward()
@@ -204,7 +204,7 @@ def test_a_modality_that_nobody_has_is_no_trouble():
 
 def test_an_expert_at_embeds_size_is_of_a_size_to_train():
     with torch.device("meta"):
-        layout = Layout((197,) * 4, torch.ones(1, 4, dtype=torch.bool), torch.ones(1))
+        layout = Layout((197,) * 4, torch.ones(1, 4, dtype=torch.bool), (1,))
         held = FuseMoEFusion(768, layout, experts=128).blocks[0].exchange.moe.experts
     sizes = [768, 4 * 768, 4 * 768]
     assert sum(p.numel() for p in held.parameters()) == 128 * sum(a * b + b for a, b in pairwise(sizes))

@@ -45,7 +45,7 @@ def fitted(cohort):
         recipe = Recipe(
             method=method,
             model=ModelSettings(dim=DIM, experts=5, heads=2),
-            fusions={"remind": settings} if settings else {},
+            fusions={"remind": settings | {"min_count": 1}} if settings else {},
         )
         made[method] = FittedModel.create(cohort, recipe)
         model = made[method].model.eval()
@@ -123,9 +123,9 @@ def uneven(one, order):
     layout = Layout(
         tuple(encoder.num_tokens for encoder in ordered),
         torch.from_numpy(one.groups.masks)[:, order],
-        torch.from_numpy(one.groups.shares),
+        one.groups.counts,
     )
-    fusion = FUSIONS.build("remind", DIM, layout, experts=5, heads=2, gate="always")
+    fusion = FUSIONS.build("remind", DIM, layout, experts=5, heads=2, gate="always", min_count=1)
     model = Model([names[place] for place in order], ordered, fusion, classes=3)
     nn.init.normal_(model.fusion.router.residual)
     nn.init.normal_(model.fusion.imputation.vectors)
@@ -317,3 +317,35 @@ def test_pack_lays_tokens_as_a_loop_over_samples_does(seed, batch, lengths, impu
         assert made.values[i, :count].tolist() == [token for token, _ in tokens]
         torch.testing.assert_close(made.log_count[i, :count], torch.tensor([float(c) for _, c in tokens]).log())
         assert (made.log_count[i, count:] == -math.inf).all()
+
+
+@torch.no_grad()
+def test_a_rare_group_has_nothing_of_its_own_and_is_treated_as_if_it_were_unseen(fitted, cohort):
+    """Its samples come out as those of a model that never heard of the group, with the frequent groups' weights."""
+    one = fitted["remind"]
+    least = sorted(one.groups.counts)[len(one.groups) // 2]
+    frequent = [place for place, count in enumerate(one.groups.counts) if count >= least]
+    assert 1 < len(frequent) < len(one.groups)
+    recipe = one.recipe.model_copy(update={"fusions": {"remind": {"gate": "always", "min_count": least}}})
+    groups = replace(
+        one.groups,
+        combinations=tuple(one.groups.combinations[place] for place in frequent),
+        counts=tuple(one.groups.counts[place] for place in frequent),
+    )
+    made, other = (build_model(recipe, one.spec, table, one.transforms).eval() for table in (one.groups, groups))
+    assert len(made.fusion.router.residual) == len(made.fusion.imputation.vectors) == len(frequent)
+    nn.init.normal_(made.fusion.router.residual)
+    made.fusion.specialise()
+    other.load_state_dict(made.state_dict())
+    batch, strangers = (dataset_of(cohort, one, table).__getitems__(range(240)) for table in (one.groups, groups))
+    found, expected = made(batch), other(strangers)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-6)
+    counts = torch.tensor(one.groups.counts)
+    assert found.fused.routing.opened.equal(counts[batch.group] >= least)
+
+
+def test_where_every_group_is_rare_the_largest_still_has_its_own():
+    for name in ("remind", "soft_moe"):
+        layout = Layout((1, 1), torch.tensor([[1, 1], [1, 0], [0, 1]]).bool(), (7, 7, 2))
+        fusion = FUSIONS.build(name, DIM, layout, heads=2, imputation="group")
+        assert fusion.own.tolist() == [0, 1, -1, -1]

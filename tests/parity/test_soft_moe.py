@@ -34,8 +34,8 @@ def gelu(x):
 
 def expert_by_hand(experts, which, slot):
     """One expert on one slot: lists of numbers in, a list of numbers out."""
-    up, up_bias = experts.up[which].tolist(), experts.up_bias[which, 0].tolist()
-    down, down_bias = experts.down[which].tolist(), experts.down_bias[which, 0].tolist()
+    up, up_bias = experts.up.weight[which].tolist(), experts.up.bias[which, 0].tolist()
+    down, down_bias = experts.down.weight[which].tolist(), experts.down.bias[which, 0].tolist()
     hidden = [gelu(sum(x * row[h] for x, row in zip(slot, up, strict=True)) + b) for h, b in enumerate(up_bias)]
     return [sum(x * row[d] for x, row in zip(hidden, down, strict=True)) + b for d, b in enumerate(down_bias)]
 
@@ -63,8 +63,8 @@ def test_soft_moe_equals_the_triple_loop(seed, batch, modalities, dim, experts, 
     torch.manual_seed(seed)
     tokens = draw("scattered", batch, modalities, dim, torch.float64)
     logits, moe = 3 * torch.randn(batch, modalities, experts, slots).double(), SoftMoE(dim, experts, hidden=5).double()
-    nn.init.normal_(moe.experts.up_bias)
-    nn.init.normal_(moe.experts.down_bias)
+    nn.init.normal_(moe.experts.up.bias)
+    nn.init.normal_(moe.experts.down.bias)
     made = moe(tokens.values, dispatch_weights(logits, tokens.log_count), combine_weights(logits))
     by_hand = moe_by_hand(moe.experts, tokens.values, logits, tokens.log_count.exp())
     torch.testing.assert_close(made, by_hand, rtol=1e-12, atol=1e-12)
@@ -102,14 +102,14 @@ def test_a_logit_is_the_scale_times_a_cosine(seed, batch, modalities, dim, exper
 def test_the_batched_experts_equal_separate_networks(seed, batch, modalities, dim, experts, slots, hidden):
     torch.manual_seed(seed)
     held, x = Experts(dim, experts, hidden=hidden).double(), torch.randn(batch, experts, slots, dim).double()
-    nn.init.normal_(held.up_bias)
-    nn.init.normal_(held.down_bias)
+    nn.init.normal_(held.up.bias)
+    nn.init.normal_(held.down.bias)
     made = held(x)
     for e in range(experts):
         up, down = nn.Linear(dim, hidden).double(), nn.Linear(hidden, dim).double()
         with torch.no_grad():
-            up.weight.copy_(held.up[e].T), up.bias.copy_(held.up_bias[e, 0])
-            down.weight.copy_(held.down[e].T), down.bias.copy_(held.down_bias[e, 0])
+            up.weight.copy_(held.up.weight[e].T), up.bias.copy_(held.up.bias[e, 0])
+            down.weight.copy_(held.down.weight[e].T), down.bias.copy_(held.down.bias[e, 0])
         torch.testing.assert_close(made[:, e], down(F.gelu(up(x[:, e]))), rtol=1e-12, atol=1e-12)
 
 
@@ -167,7 +167,7 @@ def test_a_fusion_is_attention_then_soft_moe_each_normed_before_and_added_then_t
 
 def layout_of(groups):
     """So many groups; what they hold is of no matter to tokens that are laid already."""
-    return Layout((1,), torch.ones(groups, 1, dtype=torch.bool), torch.ones(groups) / groups)
+    return Layout((1,), torch.ones(groups, 1, dtype=torch.bool), (100,) * groups)
 
 
 def soft_moe(dim, groups, **settings):
@@ -210,7 +210,7 @@ def test_what_is_stored_in_padding_changes_nothing(stored, name, seed, batch, mo
 def remind_from(soft, groups, **settings):
     """REMIND with the weights of a Soft MoE: only the router's names differ."""
     dim, experts, slots = soft.router.phi.shape
-    hidden, heads = soft.block.moe.experts.up.shape[2], soft.block.attention.heads
+    hidden, heads = soft.block.moe.experts.up.weight.shape[2], soft.block.attention.heads
     made = remind(dim, groups, experts=experts, slots=slots, hidden=hidden, heads=heads, **settings)
     state = {key.replace("router.", "router.shared.", 1): value for key, value in soft.state_dict().items()}
     missing, unexpected = made.load_state_dict(state, strict=False)

@@ -34,8 +34,8 @@ def made(seed, modalities, groups, batch):
     masks = all_masks(modalities)
     masks = masks[torch.randperm(len(masks))]
     groups = min(groups, len(masks))
-    shares = torch.rand(groups).double() + 0.01
-    embeddings = GroupEmbeddings(4, masks[:groups], shares / shares.sum(), start="normal").double()
+    counts = (99 * torch.rand(groups) + 1).long().tolist()
+    embeddings = GroupEmbeddings(4, masks[:groups], counts, start="normal").double()
     which = torch.randint(len(masks), (batch,))
     return embeddings, torch.where(which < groups, which, -1), masks[which]
 
@@ -71,7 +71,7 @@ def test_a_samples_vector_depends_on_no_other_sample(seed, modalities, groups, b
 
 def test_by_hand_on_four_groups():
     masks = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.bool)
-    embeddings = GroupEmbeddings(1, masks, torch.tensor([0.4, 0.3, 0.1, 0.2]), start="zeros")
+    embeddings = GroupEmbeddings(1, masks, (40, 30, 10, 20), start="zeros")
     assert (embeddings.vectors == 0).all()
     with torch.no_grad():
         embeddings.vectors.copy_(torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
@@ -84,6 +84,6 @@ def test_by_hand_on_four_groups():
 
 def test_gradient_reaches_the_vectors_used_and_no_others():
     masks = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.bool)
-    embeddings = GroupEmbeddings(2, masks, torch.tensor([0.4, 0.3, 0.1, 0.2]), start="normal")
+    embeddings = GroupEmbeddings(2, masks, (40, 30, 10, 20), start="normal")
     embeddings(torch.tensor([1, -1]), torch.tensor([[1, 0, 0], [1, 0, 1]], dtype=torch.bool)).sum().backward()
     assert (embeddings.vectors.grad != 0).any(1).tolist() == [True, True, False, True]

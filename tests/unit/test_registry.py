@@ -79,7 +79,7 @@ def criterion(logits, target):
 
 FACTS = {
     ENCODERS: (TabularShape(3, (4,)), 8),
-    FUSIONS: (8, Layout((1, 1), torch.ones(2, 2, dtype=torch.bool), torch.ones(2) / 2)),
+    FUSIONS: (8, Layout((1, 1), torch.ones(2, 2, dtype=torch.bool), (100, 100))),
     OBJECTIVES: (torch.tensor([[3], [1]]), criterion),
 }
 

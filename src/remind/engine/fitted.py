@@ -33,7 +33,7 @@ from remind.model import Model
 from remind.pretrained import RANDOM
 from remind.types import Layout, Output
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -213,7 +213,7 @@ def build_model(
             settings["weights"] = weights
         encoders.append(ENCODERS.build(modality.kind, transforms[name].shape, dim, **settings))
     lengths = tuple(encoder.num_tokens for encoder in encoders)
-    layout = Layout(lengths, torch.from_numpy(groups.masks), torch.from_numpy(groups.shares))
+    layout = Layout(lengths, torch.from_numpy(groups.masks), groups.counts)
     built = FUSIONS.build(fusion, dim, layout, **recipe.fusion_settings(fusion))
     return Model(tuple(spec.modalities), encoders, built, classes=len(spec.label.classes))
 

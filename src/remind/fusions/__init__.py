@@ -1,6 +1,8 @@
 """Fusions: tokens of whatever modalities a sample has, to one vector. One file each, listed here."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -12,6 +14,7 @@ class Fusion(nn.Module, ABC):
     """Built as ``X(dim, layout, *, hyperparameters)``."""
 
     width: int  # of what it pools a sample to
+    tries: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # values of its settings that are worth a trial
 
     @abstractmethod
     def forward(self, encoded: Encoded) -> Fused:

@@ -29,6 +29,7 @@ class FlexMoEFusion(Fusion):
     * No warm-up of 5 epochs sorted by number of modalities: every method here sees the data in the same order.
     """
 
+    tries = {"gate_loss": (0.001, 0.01)}
     expert_of: Tensor  # int [g], the expert that a combination's tokens are drawn to
 
     def __init__(

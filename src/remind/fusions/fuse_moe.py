@@ -31,6 +31,8 @@ class FuseMoEFusion(Fusion):
       another sample; none of it is so in the official code.
     """
 
+    tries = {"gate": ("laplace", "softmax")}
+
     def __init__(
         self,
         dim: int,

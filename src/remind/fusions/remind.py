@@ -5,7 +5,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from remind.fusions.token_fusion import Imputation, TokenFusion, missing
+from remind.fusions.token_fusion import Imputation, TokenFusion
 from remind.nn.block import FusionBlock
 from remind.nn.gate import Measure
 from remind.nn.group_router import GroupRouter
@@ -17,7 +17,8 @@ from remind.types import Fused, Layout, Routing, Tokens
 class RemindFusion(TokenFusion):
     """Attention and Soft MoE under group-residual routing (Eq. 7), opened by the gate (Eq. 8) from stage two on.
 
-    What is missing is a learned vector of the sample's group, ``B_k``.
+    What is missing is a learned vector of the sample's group, ``B_k``. Both belong to groups of ``min_count`` training
+    samples or more; rarer ones are treated as combinations unseen in training are (decision 26).
     """
 
     def __init__(
@@ -36,21 +37,21 @@ class RemindFusion(TokenFusion):
         residual_init: Literal["zeros", "sinusoidal"] = "zeros",
         imputation: Imputation = "group",
         imputation_start: Start = "normal",
+        min_count: Positive = 10,
     ) -> None:
-        super().__init__()
+        super().__init__(dim, layout, min_count)
         self.block = FusionBlock(dim, experts, heads=heads, hidden=hidden or 4 * dim, dropout=dropout)
         self.router = GroupRouter(
             dim,
             experts,
-            len(layout.shares),
+            len(self.having),
             slots=slots,
             start=router_scale,
             gate=gate,
             threshold=threshold,
             init=residual_init,
         )
-        self.width, self.lengths = dim, layout.lengths
-        self.imputation = missing(imputation, imputation_start, dim, layout)
+        self.imputation = self.impute(imputation, layout, imputation_start)
 
     def fuse(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
         """Route each sample by the shared router or, where that is unsure, with its group's residual."""

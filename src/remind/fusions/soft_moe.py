@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from remind.fusions.token_fusion import Imputation, TokenFusion, missing
+from remind.fusions.token_fusion import Imputation, TokenFusion
 from remind.nn.block import FusionBlock
 from remind.nn.gate import joint_uncertainty
 from remind.nn.imputation import Start
@@ -17,7 +17,7 @@ class SoftMoEFusion(TokenFusion):
     """Attention and Soft MoE (Puigcerver et al. 2024), shared by all combinations; nothing in it belongs to a group.
 
     What is missing is a learned vector of its modality, which is what an encoder makes of the zeros that the authors'
-    earlier code gives it; ``imputation: group`` lends it REMIND's, for an ablation.
+    earlier code gives it; ``imputation: group`` lends it REMIND's, for an ablation, under REMIND's ``min_count``.
     """
 
     def __init__(
@@ -33,12 +33,12 @@ class SoftMoEFusion(TokenFusion):
         router_scale: Amount = 1.0,
         imputation: Imputation = "modality",
         imputation_start: Start = "normal",
+        min_count: Positive = 10,
     ) -> None:
-        super().__init__()
+        super().__init__(dim, layout, min_count)
         self.block = FusionBlock(dim, experts, heads=heads, hidden=hidden or 4 * dim, dropout=dropout)
         self.router = Router(dim, experts, slots=slots, start=router_scale)
-        self.width, self.lengths = dim, layout.lengths
-        self.imputation = missing(imputation, imputation_start, dim, layout)
+        self.imputation = self.impute(imputation, layout, imputation_start)
 
     def fuse(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
         """Route every sample alike."""

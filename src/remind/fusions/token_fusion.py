@@ -21,16 +21,36 @@ class TokenFusion(Fusion):
     All copies of a vector are one token that stands for them (decision 3). Or there are none at all (Table 16).
     """
 
-    lengths: tuple[int, ...]
     imputation: nn.Module | None
+    having: list[int]  # the groups that have parameters of their own
+    own: Tensor  # int64 [g + 1]: the place of each group among those that have parameters of their own; -1: it has none
+
+    def __init__(self, dim: int, layout: Layout, min_count: int) -> None:
+        super().__init__()
+        self.width, self.lengths = dim, layout.lengths
+        least = min(min_count, max(layout.counts))
+        self.having = [group for group, count in enumerate(layout.counts) if count >= least]
+        own = torch.full((len(layout.counts) + 1,), -1)
+        own[self.having] = torch.arange(len(self.having))
+        self.register_buffer("own", own, persistent=False)
+        self.imputation = None
+
+    def impute(self, kind: Imputation, layout: Layout, start: Start) -> nn.Module | None:
+        """What gives the vectors for missing modalities: one of a sample's group, one of each modality, or nothing."""
+        if kind == "none":
+            return None
+        if kind == "modality":
+            return ModalityEmbeddings(self.width, len(layout.lengths), start=start)
+        counts = [layout.counts[group] for group in self.having]
+        return GroupEmbeddings(self.width, layout.masks[self.having], counts, start=start)
 
     @abstractmethod
     def fuse(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
-        """Fuse a batch of tokens; ``group`` is -1 for a combination unseen in training."""
+        """Fuse a batch of tokens; ``group`` is the place that ``own`` gives, -1 for a group without parameters."""
 
     def forward(self, encoded: Encoded) -> Fused:
         """Fuse a batch."""
-        return self.fuse(self.tokens(encoded), encoded.group)
+        return self.fuse(self.tokens(encoded), self.own[encoded.group])
 
     def tokens(self, encoded: Encoded) -> Tokens:
         """Observed tokens side by side, then those that stand for what is missing."""
@@ -49,13 +69,4 @@ class TokenFusion(Fusion):
         return lay_out(encoded, self.lengths, filling)
 
     def _imputed(self, encoded: Encoded) -> Tensor | None:
-        return None if self.imputation is None else self.imputation(encoded.group, encoded.available)
-
-
-def missing(kind: Imputation, start: Start, dim: int, layout: Layout) -> nn.Module | None:
-    """What gives the vectors for missing modalities: one of a sample's group, one of each modality, or nothing."""
-    if kind == "none":
-        return None
-    if kind == "modality":
-        return ModalityEmbeddings(dim, len(layout.lengths), start=start)
-    return GroupEmbeddings(dim, layout.masks, layout.shares, start=start)
+        return None if self.imputation is None else self.imputation(self.own[encoded.group], encoded.available)

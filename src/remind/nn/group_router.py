@@ -16,7 +16,7 @@ class GroupRouter(nn.Module):
     """``scale * z_hat . normalise(phi_shared + a * phi_k)``, where ``a`` is 1 if the gate opens for the sample.
 
     Residuals are out of play until ``specialise`` is called. They start at zero, and then the routing is the shared
-    router's bit for bit. A combination unseen in training (group -1) has no residual.
+    router's bit for bit. Group -1 has no residual.
     """
 
     specialised: Tensor  # bool; a buffer, so that a loaded model routes as the saved one did

@@ -1,5 +1,6 @@
 """Learned vectors in place of the tokens of missing modalities."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,15 +13,15 @@ Start = Literal["normal", "zeros"]
 
 
 class NearestGroups(nn.Module):
-    """What stands in for an unseen combination: its nearest known groups, fewest modalities different."""
+    """What stands in for a combination without parameters: the nearest groups that have, by modalities that differ."""
 
     masks: Tensor  # bool [g, m], availability of each group
     shares: Tensor  # float [g]
 
-    def __init__(self, masks: Bool[Tensor, "g m"], shares: Float[Tensor, " g"]) -> None:
+    def __init__(self, masks: Bool[Tensor, "g m"], counts: Sequence[int]) -> None:
         super().__init__()
         self.register_buffer("masks", masks)
-        self.register_buffer("shares", shares.float())
+        self.register_buffer("shares", (torch.tensor(counts, dtype=torch.float64) / sum(counts)).float())
 
     def forward(self, available: Bool[Tensor, "b m"]) -> Float[Tensor, "b g"]:
         """The share-weighted mean over a combination's nearest groups, as weights that sum to 1."""
@@ -43,12 +44,12 @@ class NearestGroups(nn.Module):
 
 
 class GroupEmbeddings(nn.Module):
-    """``B_k`` of group ``k``, REMIND's; an unseen combination gets the mean of its nearest groups'."""
+    """``B_k`` of group ``k``, REMIND's; a combination that has none (group -1) gets the mean of its nearest groups'."""
 
-    def __init__(self, dim: int, masks: Bool[Tensor, "g m"], shares: Float[Tensor, " g"], *, start: Start) -> None:
+    def __init__(self, dim: int, masks: Bool[Tensor, "g m"], counts: Sequence[int], *, start: Start) -> None:
         super().__init__()
         self.vectors = nn.Parameter(_first(len(masks), dim, start))
-        self.nearest = NearestGroups(masks, shares)
+        self.nearest = NearestGroups(masks, counts)
 
     def forward(self, group: Int[Tensor, " b"], available: Bool[Tensor, "b m"]) -> Float[Tensor, "b 1 d"]:
         """The vector of each sample's group, for all of its missing modalities."""
@@ -85,7 +86,7 @@ class MissingBank(nn.Module):
         super().__init__()
         groups, modalities = layout.masks.shape
         self.blocks = nn.Parameter(torch.randn(groups, sum(layout.lengths), dim))
-        self.nearest = NearestGroups(layout.masks, layout.shares)
+        self.nearest = NearestGroups(layout.masks, layout.counts)
         place = torch.arange(modalities).repeat_interleave(torch.tensor(layout.lengths))
         self.register_buffer("place", place, persistent=False)
 

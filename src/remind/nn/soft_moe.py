@@ -51,23 +51,32 @@ def combine_weights(logits: Float[Tensor, "b t e s"]) -> Float[Tensor, "b t e s"
     return logits.flatten(2).softmax(dim=-1).view_as(logits)
 
 
+class BatchedLinear(nn.Module):
+    """``e`` linear maps, each on its own rows, as one batched product."""
+
+    def __init__(self, experts: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(experts, inputs, outputs).uniform_(-1, 1) / math.sqrt(inputs))
+        self.bias = nn.Parameter(torch.zeros(experts, 1, outputs))
+
+    def forward(self, rows: Float[Tensor, "e r i"]) -> Float[Tensor, "e r o"]:
+        """Every map on its rows."""
+        return torch.baddbmm(self.bias, rows, self.weight)
+
+
 class Experts(nn.Module):
     """``e`` two-layer GELU networks ``d -> h -> d`` (or ``-> out``), held and run as one batched product."""
 
     def __init__(self, dim: int, experts: int, *, hidden: int, out: int | None = None) -> None:
         super().__init__()
-        out = out or dim
-        self.up = nn.Parameter(torch.empty(experts, dim, hidden).uniform_(-1, 1) / math.sqrt(dim))
-        self.up_bias = nn.Parameter(torch.zeros(experts, 1, hidden))
-        self.down = nn.Parameter(torch.empty(experts, hidden, out).uniform_(-1, 1) / math.sqrt(hidden))
-        self.down_bias = nn.Parameter(torch.zeros(experts, 1, out))
+        self.up = BatchedLinear(experts, dim, hidden)
+        self.down = BatchedLinear(experts, hidden, out or dim)
 
     def forward(self, slots: Float[Tensor, "b e s d"]) -> Float[Tensor, "b e s o"]:
         """Every expert on its own slots."""
         batch, experts, count, dim = slots.shape
         rows = slots.transpose(0, 1).reshape(experts, batch * count, dim)
-        hidden = F.gelu(torch.baddbmm(self.up_bias, rows, self.up))
-        out = torch.baddbmm(self.down_bias, hidden, self.down)
+        out = self.down(F.gelu(self.up(rows)))
         return out.view(experts, batch, count, -1).transpose(0, 1)
 
 

@@ -102,8 +102,8 @@ class SparseMoE(nn.Module):
         """``sum_e weights_e f_e(row)``."""
         held = self.experts
         expert, row = weights.T.nonzero(as_tuple=True)  # sorted by expert
-        parts = rows[row].split(expert.bincount(minlength=len(held.up)).tolist())
-        networks = zip(parts, held.up, held.up_bias, held.down, held.down_bias, strict=True)
+        parts = rows[row].split(expert.bincount(minlength=len(held.up.weight)).tolist())
+        networks = zip(parts, held.up.weight, held.up.bias, held.down.weight, held.down.bias, strict=True)
         made = torch.cat([F.gelu(part @ up + a) @ down + b for part, up, a, down, b in networks])
         made = made * weights[row, expert][:, None]
         return made.new_zeros(len(rows), made.shape[1]).index_add(0, row, made)

@@ -1,8 +1,8 @@
 """Objectives: how the losses of single samples become one loss, and what is remembered between steps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +29,8 @@ class Objective(nn.Module, ABC):
 
     Whatever it remembers is a buffer, so that a restart loses nothing.
     """
+
+    tries: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # values of its settings that are worth a trial
 
     @abstractmethod
     def forward(self, model: nn.Module, batch: Batch) -> Loss:

@@ -29,6 +29,7 @@ class FairBatch(Objective):
         min_count: training samples that a group, or a class of it, must have to be compared.
     """
 
+    tries = {"alpha": (0.01, 0.05, 0.1)}
     counts: Tensor  # float64 [g, c]
     sizes: Tensor  # float64 [g, k] of what is compared; k is 1, or the number of classes
     weights: Tensor  # float64 [g, k], lambda; each column sums to 1

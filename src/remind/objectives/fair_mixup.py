@@ -52,6 +52,7 @@ class FairMixup(Objective):
         min_count: training samples a group must have to be paired: the mean of a few people's predictions is theirs.
     """
 
+    tries = {"weight": (0.05, 0.25, 1.0)}
     comparable: Tensor  # bool [g]
     running: Tensor  # float64 [g], mean losses
     seen: Tensor  # bool [g]

@@ -31,6 +31,7 @@ class GroupDRO(Objective):
         cap: the largest ``lambda_k / share_k`` the loss uses; keeps a handful of samples from being memorised.
     """
 
+    tries = {"step_size": (0.02, 0.1, 0.5)}
     shares: Tensor  # float64 [g], of the training samples
     bonus: Tensor  # float64 [g], what the adjustment adds to each risk
     weights: Tensor  # float64 [g], on the simplex

@@ -24,6 +24,7 @@ class LogitAdjust(Objective):
         prior_weight: ``m``, how many samples everybody's shares are worth; None: ten a class.
     """
 
+    tries = {"tau": (0.25, 0.5, 1.0)}
     offset: Tensor  # float64 [g, c]
 
     def __init__(

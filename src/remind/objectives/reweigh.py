@@ -25,6 +25,7 @@ class Reweigh(Objective):
         cap: the largest weight over the smallest. Ours, since the smallest groups are single people.
     """
 
+    tries = {"tau": (0.25, 0.5, 1.0)}
     sizes: Tensor  # float64 [g]
     weights: Tensor  # float64 [g], of one sample of each group
 

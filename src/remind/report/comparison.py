@@ -154,6 +154,10 @@ def markdown(result: Mapping[str, Any], *, most: int | None = None) -> str:
         text += [f"## Differences to {result['reference']}", "", f"{_interval_words(result)}.", ""]
         for metric, heading in METRICS.items():
             text += [f"### {heading}", "", *_markdown_differences(result, metric, most), ""]
+    if result["trials"]:
+        text += ["## Settings", "", "Over the recipe, the best on validation of equally many trials.", ""]
+        text += [f"- {name}: `{' '.join(one['settings']) or 'the recipe'}`" for name, one in result["trials"].items()]
+        text += [""]
     if result["failed"]:
         text += ["## Failed runs", "", *[f"- {_escaped(run)}" for run in result["failed"]], ""]
     return "\n".join(text)

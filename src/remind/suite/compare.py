@@ -1,9 +1,9 @@
 """Train many methods under many seeds on one cohort, and compare them."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import polars as pl
@@ -22,8 +22,10 @@ from remind.suite.local import run_here
 from remind.suite.on_ray import run_on_ray
 from remind.suite.plan import Job, Outcome, claimed, plan
 from remind.suite.progress import Told
+from remind.suite.trials import Chosen, choose, trial_jobs, validation_score
 
 RESULT = "comparison.json"
+T = TypeVar("T")
 
 
 def compare(
@@ -34,6 +36,7 @@ def compare(
     recipe: str | Path | Recipe | None = None,
     overrides: Iterable[str] = (),
     out: str | Path | None = None,
+    trials: int = 1,
     jobs: int = 1,
     on: str = "local",
     address: str | None = None,
@@ -50,6 +53,7 @@ def compare(
     Args:
         cohort: a cohort folder.
         out: the suite's folder; default ``suites/COHORT``.
+        trials: settings that each method tries, of which it goes on with the best on validation; 1 is the recipe's.
         jobs: runs at a time, on this machine.
         on: where they run, ``local`` or ``ray``; ``address`` and ``gpus`` (a run) are for ``ray``.
         reference: the method the others are compared with; default REMIND, or the last method where it is not one.
@@ -65,27 +69,37 @@ def compare(
     settings = load_recipe(recipe, overrides)
     names = list(METHODS) if methods == "all" else [methods] if isinstance(methods, str) else list(methods)
     reference = reference or ("remind" if "remind" in names else names[-1] if names else "")
-    _refuse(names, on, jobs, reference, replicates)
+    _refuse(names, on, jobs, trials, reference, replicates)
     suite = Path(out) if out else suite_folder(loaded.spec.name)
-    planned = plan(folder, names, seeds, settings, suite)
+    total = len(plan(folder, names, seeds, settings, suite)) + (trials * len(names) if trials > 1 else 0)
     failed: dict[str, str] = {}
-    runs: list[Run] = []
-    with claimed(suite, settings):
+
+    def finished(planned: Sequence[Job], read: Callable[[Job], T]) -> Iterator[tuple[Job, T]]:
+        """Those that end well, with what is read of them; what fails is told, and the others go on."""
         for outcome in _outcomes(planned, loaded.fingerprint, jobs, on, address, gpus):
-            job = next(job for job in planned if job.name == outcome.name)
             if outcome.state != "failed":
+                job = next(job for job in planned if job.name == outcome.name)
                 try:
-                    runs.append(Run(job.method, job.seed, _on_test(job)))
+                    yield job, read(job)
                 except RemindError as error:
                     outcome = outcome._replace(state="failed", reason=str(error))
             if outcome.state == "failed":
                 failed[outcome.name] = outcome.reason or ""
-            told(outcome, len(planned))
+            told(outcome, total)
+
+    with claimed(suite, settings, trials):
+        chosen: dict[str, Chosen] = {}
+        if trials > 1:
+            tried = trial_jobs(folder, names, settings, suite, trials)
+            chosen = choose(settings, tried, {job.name: score for job, score in finished(tried, validation_score)})
+        planned = plan(folder, names, seeds, settings, suite, {name: one.recipe for name, one in chosen.items()})
+        runs = [Run(job.method, job.seed, table) for job, table in finished(planned, _on_test)]
         if not runs:
             raise RemindError(f"{suite}: no run finished; the first of them: {next(iter(failed.values()))}")
         runs.sort(key=lambda run: (names.index(run.method), run.seed))
         model = next(job for job in planned if job.name not in failed).out
-        result = _compared(runs, model, loaded, reference, replicates)
+        result = _compared(runs, model, loaded, trials, reference, replicates)
+        result["trials"] = {name: one.said() for name, one in chosen.items()}
         document = result | {"failed": sorted(failed)}  # without reasons, which may name samples
         write_text(suite / RESULT, json.dumps(document, indent=1, allow_nan=False))
     return result | {"failed": failed}
@@ -96,12 +110,14 @@ def suite_folder(cohort: str) -> Path:
     return Path("suites") / cohort
 
 
-def _refuse(methods: Sequence[str], on: str, jobs: int, reference: str, replicates: int) -> None:
+def _refuse(methods: Sequence[str], on: str, jobs: int, trials: int, reference: str, replicates: int) -> None:
     """Nothing, if all is well before anything is trained."""
     if on not in ("local", "ray"):
         raise RemindError(unknown("place", on, ("local", "ray")))
     if jobs < 1:
         raise RemindError(f"{jobs} runs at a time are none; name at least one.")
+    if trials < 1:
+        raise RemindError(f"{trials} trials are none; 1 takes the recipe as it is.")
     if methods and reference not in (known := [*methods, *REFERENCES]):
         raise RemindError(f"the reference is one of those compared: {unknown('method', reference, known)}")
     others = len(methods) + len(REFERENCES) - 1
@@ -137,7 +153,9 @@ def _outcomes(
         yield from run_on_ray(left, address=address, gpus=gpus) if on == "ray" else run_here(left, at_once=at_once)
 
 
-def _compared(runs: Sequence[Run], model: Path, cohort: Cohort, reference: str, replicates: int) -> dict[str, Any]:
+def _compared(
+    runs: Sequence[Run], model: Path, cohort: Cohort, trials: int, reference: str, replicates: int
+) -> dict[str, Any]:
     """Compare the runs, and reference models under the same seeds."""
     groups = GroupTable.from_json(read_document(RunFolder(model).model)["groups"])
     described = runs[0].predictions.select("id", "combination", "group")
@@ -145,7 +163,7 @@ def _compared(runs: Sequence[Run], model: Path, cohort: Cohort, reference: str, 
     if len(np.unique(cohort.target[cohort.rows("train")])) > 1:
         for name in REFERENCES:
             for seed in sorted({run.seed for run in runs}):
-                table = reference_predictions(cohort, name, seed).drop("combination", "group")
+                table = reference_predictions(cohort, name, seed, trials).drop("combination", "group")
                 simple.append(Run(name, seed, table.join(described, on="id")))
     compared = compare_runs([*runs, *simple], groups, cohort.classes, reference=reference, replicates=replicates)
     return {

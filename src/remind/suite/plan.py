@@ -1,10 +1,11 @@
 """The runs of a suite: which there are, what each is to do, and what has become of it."""
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from remind.errors import RemindError
 from remind.methods import method
 
 RECIPE = "recipe.yaml"
-_OWN = {".lock", f".{RECIPE}.tmp"}  # what may lie in a folder whose recipe is not written yet
+TRIALS = "trials.json"
+_OWN = {".lock", f".{RECIPE}.tmp", TRIALS, f".{TRIALS}.tmp"}  # what may lie in a folder whose recipe is not written yet
 _OF_A_RUN = {"method", "seed"}  # what a suite's recipe leaves to its runs
 
 
@@ -111,11 +113,18 @@ def _reason(code: int, said: str) -> str:
     return sentences[-1].removeprefix("error: ")
 
 
-def plan(cohort: Path, methods: Sequence[str], seeds: Sequence[int], recipe: Recipe, folder: Path) -> list[Job]:
+def plan(
+    cohort: Path,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    recipe: Recipe,
+    folder: Path,
+    own: Mapping[str, Path] | None = None,
+) -> list[Job]:
     """The runs of a suite in ``folder``; seeds in turn, all methods of each.
 
-    Where the recipe leaves the number of threads open it is one, so that numbers depend neither on the machine nor on
-    how many runs go side by side.
+    A method's recipe is the suite's, or one of its ``own``. Where the recipe leaves the number of threads open it is
+    one, so that numbers depend neither on the machine nor on how many runs go side by side.
 
     Raises:
         RemindError: for a method or seed that is unknown or named twice.
@@ -127,26 +136,27 @@ def plan(cohort: Path, methods: Sequence[str], seeds: Sequence[int], recipe: Rec
         method(name)
     for seed in seeds:
         load_recipe(recipe, seed=seed)
-    place, threads = folder.resolve(), _threads(recipe)
+    place, threads, recipes = folder.resolve(), threads_of(recipe), own or {}
     return [
-        Job(cohort.resolve(), name, seed, place / RECIPE, place / f"{name}-seed{seed}", threads)
+        Job(cohort.resolve(), name, seed, recipes.get(name, place / RECIPE), place / f"{name}-seed{seed}", threads)
         for seed in seeds
         for name in methods
     ]
 
 
-def _threads(recipe: Recipe) -> int:
+def threads_of(recipe: Recipe) -> int:
+    """CPU threads a run takes."""
     return recipe.train.threads or 1
 
 
 @contextmanager
-def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
-    """Hold a suite's folder, with its recipe in it, for one process.
+def claimed(folder: Path, recipe: Recipe, trials: int) -> Iterator[None]:
+    """Hold a suite's folder, with its recipe and the number of trials in it, for one process.
 
     Raises:
         RemindError: if it is another suite's, or none's; or another process holds it.
     """
-    train = recipe.train.model_copy(update={"threads": _threads(recipe)})
+    train = recipe.train.model_copy(update={"threads": threads_of(recipe)})
     asked = recipe.model_copy(update={"train": train}).model_dump(mode="json", exclude=_OF_A_RUN)
     path = folder / RECIPE
     if folder.exists() and not path.is_file():
@@ -154,6 +164,8 @@ def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
             raise RemindError(f"{folder}: is there and is not a suite; name another folder with --out.")
     elif path.is_file() and load_recipe(path).model_dump(mode="json", exclude=_OF_A_RUN) != asked:
         raise RemindError(f"{path}: this suite was begun with other settings; name another folder with --out.")
+    elif path.is_file() and (begun := _trials(folder)) != trials:
+        raise RemindError(f"{folder}: this suite was begun with --trials {begun}; keep that, or name another --out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -165,7 +177,13 @@ def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
         raise RemindError(f"{folder}: another process is comparing in this folder; wait for it.") from None
     try:
         if not path.is_file():
+            write_text(folder / TRIALS, json.dumps({"count": trials}))
             write_text(path, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
         yield
     finally:
         lock.release()
+
+
+def _trials(folder: Path) -> int:
+    """How many trials a suite was begun with; one before there were any."""
+    return json.loads((folder / TRIALS).read_text())["count"] if (folder / TRIALS).is_file() else 1
