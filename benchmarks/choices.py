@@ -1,11 +1,12 @@
 """Variants of a method on validation: what its defaults rest on. No test row is read.
 
-Trains on NHANES (three draws of the split) and on the simulator (two cohorts); prints the selected epochs' scores on
+Trains on NHANES (three draws of the split) and on the simulator (two cohorts of each size); prints the selected epochs' scores on
 validation, overall and on the tail, as means over the draws.
 """
 
 import argparse
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from remind.engine.run_folder import RunFolder
 from remind.sources import nhanes, synthetic
 
 DRO = "objectives.group_dro="
+SIMULATED = {4: 6000, 8: 6000, 16: 3000}  # modalities, and samples
 VARIANTS = {
     "group-dro": [
         f"{DRO}{{estimate: {estimate}, start: {start}, step_size: {step}}}"
@@ -43,6 +45,7 @@ VARIANTS = {
         "model.dim=64",
         "encoders.tabular.dropout=0.1",
         "train.weight_decay=0.1",
+        *(f"fusions.remind.min_count={least}" for least in (1, 5, 10, 20)),
     ],
 }
 
@@ -51,8 +54,11 @@ def cohorts(runs: Path) -> dict[str, list[tuple[Cohort, str]]]:
     """Cohorts and recipes by name."""
     for name, make in (
         ("nhanes", lambda place: nhanes.write(place, task="diabetes")),
-        ("simulator-0", lambda place: synthetic.write(place, samples=6000, seed=100)),
-        ("simulator-1", lambda place: synthetic.write(place, samples=6000, seed=101)),
+        *(
+            (f"simulator-{modalities}-{seed}", partial(_simulated, samples, modalities, seed))
+            for modalities, samples in SIMULATED.items()
+            for seed in (100, 101)
+        ),
     ):
         if not (runs / name).exists():
             runs.mkdir(parents=True, exist_ok=True)
@@ -64,8 +70,17 @@ def cohorts(runs: Path) -> dict[str, list[tuple[Cohort, str]]]:
     ]
     return {
         "NHANES": [(cohort, "demo") for cohort in splits],
-        "simulator": [(load(runs / f"simulator-{place}"), "simulator") for place in range(2)],
+        **{
+            f"simulator-{modalities}": [
+                (load(runs / f"simulator-{modalities}-{seed}"), "simulator") for seed in (100, 101)
+            ]
+            for modalities in SIMULATED
+        },
     }
+
+
+def _simulated(samples: int, modalities: int, seed: int, place: Path) -> None:
+    synthetic.write(place, samples=samples, modalities=modalities, seed=seed)
 
 
 def scores(run: Path, cohort: Cohort) -> list[float]:
@@ -85,12 +100,15 @@ def main() -> None:
     """Train, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", choices=VARIANTS)
-    parser.add_argument("--on", choices=("NHANES", "simulator"), nargs="*", default=("NHANES", "simulator"))
+    names = ("NHANES", *(f"simulator-{modalities}" for modalities in SIMULATED))
+    parser.add_argument("--on", choices=names, nargs="*", default=names)
+    parser.add_argument("--like", default="", help="only the variants that contain this")
     parser.add_argument("--runs", type=Path, default=Path("runs/choices"))
     arguments = parser.parse_args()
     print("| cohort | variant | accuracy | AUROC | tail accuracy | tail AUROC |", "|---|---|---|---|---|---|", sep="\n")
     for name, drawn in cohorts(arguments.runs).items():
-        for variant in VARIANTS[arguments.method] if name in arguments.on else ():
+        wanted = [variant for variant in VARIANTS[arguments.method] if arguments.like in variant]
+        for variant in wanted if name in arguments.on else ():
             overrides = [variant] if variant.startswith(DRO) else variant.split()
             found = []
             for seed, (cohort, recipe) in enumerate(drawn):

@@ -52,6 +52,7 @@ class Routing(NamedTuple):
     combine: Float[Tensor, "b t e s"]  # sums to 1 over experts and slots (Eq. 6)
     uncertainty: Float[Tensor, " b"]  # of the shared routing, in the gate's own measure; larger is less sure
     opened: Bool[Tensor, " b"]  # whether the group's residual was used
+    log_count: Float[Tensor, "b t"]  # how many tokens each one that is routed stands for
 
 
 class Fused(NamedTuple):

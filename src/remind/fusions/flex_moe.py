@@ -103,7 +103,7 @@ class FlexMoEFusion(Fusion):
     def _routing(gated: Gated, weights: Float[Tensor, "r e"], log_count: Float[Tensor, "b t"]) -> Routing:
         clean, combine = (part.unflatten(0, log_count.shape)[..., None] for part in (gated.clean, weights))
         opened = torch.zeros(len(log_count), dtype=torch.bool, device=log_count.device)
-        return Routing(None, combine, expert_uncertainty(clean, log_count), opened)
+        return Routing(None, combine, expert_uncertainty(clean, log_count), opened, log_count)
 
 
 def target_experts(masks: Bool[Tensor, "g m"], experts: int) -> Int[Tensor, " g"]:

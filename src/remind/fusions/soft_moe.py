@@ -48,6 +48,6 @@ class SoftMoEFusion(TokenFusion):
             with torch.no_grad():
                 uncertainty = joint_uncertainty(logits, log_count)
             opened = torch.zeros_like(uncertainty, dtype=torch.bool)
-            return Routing(dispatch_weights(logits, log_count), combine_weights(logits), uncertainty, opened)
+            return Routing(dispatch_weights(logits, log_count), combine_weights(logits), uncertainty, opened, log_count)
 
         return self.block(tokens, route)

@@ -54,7 +54,7 @@ class GroupRouter(nn.Module):
             residual = self.residual[group.clamp_min(0)]
             shifted = aligned + torch.einsum("btd,bdes->btes", z_hat, residual)
             logits = torch.where(opened[:, None, None, None], cosine_logits(scale, shifted, phi + residual), logits)
-        return Routing(dispatch_weights(logits, log_count), combine_weights(logits), uncertainty, opened)
+        return Routing(dispatch_weights(logits, log_count), combine_weights(logits), uncertainty, opened, log_count)
 
 
 def _residual(init: str, groups: int, dim: int, experts: int, slots: int) -> Float[Tensor, "g d e s"]:

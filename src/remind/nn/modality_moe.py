@@ -62,12 +62,13 @@ class ModalityMoE(nn.Module):
         told = made.new_zeros(batch, made.shape[1]).index_add(0, torch.cat(list(where)), made)
         with torch.no_grad():
             there = scatter([row.new_ones(len(row), 1) for row in rows], where, batch)[:, :, 0]
-            clean = scatter([one.clean for one in gated], where, batch)
+            clean, log_count = scatter([one.clean for one in gated], where, batch), there.log()
             routing = Routing(
                 None,
                 scatter(weights, where, batch)[..., None],
-                expert_uncertainty(clean[..., None], there.log()),
+                expert_uncertainty(clean[..., None], log_count),
                 torch.zeros(batch, dtype=torch.bool, device=made.device),
+                log_count,
             )
         shares = [share.sum(0) for one in gated if one.chance is not None for share in (one.weights, one.chance)]
         balance = cv_squared(torch.stack(shares)).sum() if shares else None
