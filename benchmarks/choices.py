@@ -1,7 +1,7 @@
 """Variants of a method on validation: what its defaults rest on. No test row is read.
 
-Trains on NHANES (three draws of the split) and on the simulator (two cohorts of each size); prints the selected epochs' scores on
-validation, overall and on the tail, as means over the draws.
+Trains on NHANES (three draws of the split) and on the simulator (two cohorts of each size); prints the selected epochs'
+scores on validation, overall and on the tail, as means over the draws.
 """
 
 import argparse

@@ -20,7 +20,6 @@ from remind.suite.compare import compare
 from remind.suite.progress import suite_progress
 
 SEEDS = range(5)
-TRIALS = 4  # of every arm, chosen among on validation
 ARMS = {  # method, and what is set for it
     "remind": ("remind", ()),
     "soft-moe": ("soft-moe", ()),
@@ -53,13 +52,7 @@ def measure(runs: Path, samples: int, modalities: int, jobs: int, console: Conso
             suite = runs / f"{modalities}-{seed}" / ("own" if not overrides else "group")
             with suite_progress(console, shown=True) as told:
                 compare(
-                    *(folder, methods, [seed]),
-                    recipe="simulator",
-                    overrides=overrides,
-                    trials=TRIALS,
-                    out=suite,
-                    jobs=jobs,
-                    told=told,
+                    folder, methods, [seed], recipe="simulator", overrides=overrides, out=suite, jobs=jobs, told=told
                 )
             for arm, (method, wanted) in ARMS.items():
                 if wanted == overrides:

@@ -46,6 +46,7 @@ class TrainSettings(Document):
     select: Literal["loss", "macro_auroc"] = "loss"  # the validation score that stops and selects
     pool: int = Field(default=1, gt=0)  # batches sorted together by token count
     checkpoint_every: int = Field(default=200, gt=0)  # steps
+    gradients_every: int = Field(default=0, ge=0)  # steps between records of the groups' gradient consistency; 0: none
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, gt=0)  # of the CPU; None: torch's choice. Small models want 1.

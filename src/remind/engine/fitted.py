@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from remind.cohort.batch import Batch
 from remind.cohort.cohort import Cohort, unlabelled
@@ -30,6 +30,7 @@ from remind.fusions import FUSIONS
 from remind.methods import method
 from remind.modalities import TRANSFORMS, Transform
 from remind.model import Model
+from remind.nn.losses import focal_loss
 from remind.pretrained import RANDOM
 from remind.types import Layout, Output
 
@@ -64,6 +65,10 @@ class FittedModel:
     def classes_(self) -> list[str]:
         """Class names, in the order of ``predict_proba``'s columns."""
         return self.spec.label.classes
+
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of single samples, ``[b]``."""
+        return focal_loss(logits.float(), target, gamma=self.recipe.train.focal_gamma)
 
     def predict_proba(self, samples: Cohort | Frame, *, root: str | Path | None = None) -> np.ndarray:
         """Class probabilities ``float64 [n, c]``, in the order of ``cohort.ids``, or of a table's rows.

@@ -24,6 +24,7 @@ from remind.cohort.workers import worker_settings
 from remind.config import Recipe, TrainSettings
 from remind.engine.averaging import WeightAverage
 from remind.engine.fitted import FittedModel
+from remind.engine.probe import GradientProbe
 from remind.engine.progress import Standing
 from remind.engine.resume import restore, save
 from remind.engine.run_folder import RunFolder
@@ -31,7 +32,6 @@ from remind.engine.validation import Validation, validate
 from remind.engine.watch import GroupProgress, Silence, Watch
 from remind.errors import RemindError
 from remind.methods import Stage
-from remind.nn.losses import focal_loss
 from remind.objectives import OBJECTIVES, Loss, Objective
 
 
@@ -117,13 +117,20 @@ class Training:
         self.judged = np.flatnonzero(cohort.split != SPLITS.index("train"))
         self.fitted.dataset(cohort, self.judged)  # what is wrong with it must show now, not in the end
         self.model = self.fabric.setup_module(self.fitted.model)
-        self.objective = _objective(recipe, self._counts()).to(self.fabric.device)
+        self.objective = self._objective().to(self.fabric.device)
+        self.probe: GradientProbe | None = None
+        if self.settings.gradients_every:
+            self.probe = GradientProbe(self.training, self.fitted.criterion, seed=recipe.seed)
         self.objective.check(self.fitted.model)
         self.sampler = self._sampler(recipe.seed)
         self.average = WeightAverage(self.fitted.model, decay=self.settings.average)
         self.epochs = _epochs(self.settings, len(self.stages))
         self.standing = Standing()
         self.best: dict[str, Tensor] = {}
+
+    def _objective(self) -> Objective:
+        recipe, name = self.fitted.recipe, self.fitted.recipe.check().objective
+        return OBJECTIVES.build(name, self._counts(), self.fitted.criterion, **recipe.objectives.get(name, {}))
 
     def _cell(self) -> Tensor:
         """Group and class of each training sample as one number."""
@@ -232,6 +239,9 @@ class Training:
         standing.loss_sum += float(loss.per_sample.detach().double().sum())
         standing.opened_sum += float(loss.output.fused.routing.opened.sum())
         standing.samples += len(batch.target)
+        if self.probe and standing.step % self.settings.gradients_every == 0:
+            of_step = {"step": standing.step, "stage": self.stages[standing.stage].name}
+            standing.gradients += [of_step | row for row in self.probe.measure(self.fitted.model)]
         self.watch.step(standing.step)
 
     def _refuse(self, batch: Batch, loss: Loss) -> None:
@@ -317,20 +327,13 @@ class Training:
         """Write the history, the selected model and its predictions; then the run is finished."""
         standing = self.standing
         self.folder.write_table("history", pl.DataFrame(standing.history, infer_schema_length=None))
+        if self.probe:
+            self.folder.write_table("gradients", pl.DataFrame(standing.gradients, infer_schema_length=None))
         selection = {"rule": self.settings.select, "score": standing.best, **standing.selected}
         self.folder.write_json("selection", selection)
         self.fitted.save(self.folder.model)
         self.folder.write_table("predictions", self.fitted.predictions(self.cohort, self.judged, self.store))
         self.folder.drop_checkpoint()
-
-
-def _objective(recipe: Recipe, counts: Tensor) -> Objective:
-    name, gamma = recipe.check().objective, recipe.train.focal_gamma
-
-    def criterion(logits: Tensor, target: Tensor) -> Tensor:
-        return focal_loss(logits.float(), target, gamma=gamma)
-
-    return OBJECTIVES.build(name, counts, criterion, **recipe.objectives.get(name, {}))
 
 
 def _epochs(settings: TrainSettings, stages: int) -> list[int]:

@@ -18,6 +18,7 @@ class Standing:
     opened_sum: float = 0.0
     samples: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    gradients: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""

@@ -50,12 +50,13 @@ def gradient_gram(root: nn.Module, losses: Callable[[], Float[Tensor, " n"]]) ->
     try:
         with torch.enable_grad():
             each = losses()
+            total = each.sum()
     finally:
         for hook in hooks:
             hook.remove()
     outputs = [_tensors(made) for _, _, made in calls]
     wanted = [tensor for tensors in outputs for tensor in tensors]
-    found = iter(torch.autograd.grad(each.sum(), wanted, allow_unused=True, materialize_grads=True))
+    found = iter(torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True))
     gram = each.new_zeros(len(each), len(each))
     with torch.no_grad():
         for (layer, given, made), tensors in zip(calls, outputs, strict=True):
@@ -63,6 +64,14 @@ def gradient_gram(root: nn.Module, losses: Callable[[], Float[Tensor, " n"]]) ->
             for part in RULES[type(layer)](layer, call, len(each)):
                 gram += part
     return gram
+
+
+def has_rules(root: nn.Module) -> bool:
+    """Whether ``gradient_gram`` knows every layer."""
+    try:
+        return bool(list(_layers(root)))
+    except ValueError:
+        return False
 
 
 def plain_gram(root: nn.Module, losses: Callable[[], Float[Tensor, " n"]]) -> Gram:
