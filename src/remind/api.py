@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from remind.cohort.cohort import Cohort, load
 from remind.cohort.splits import SPLITS
 from remind.config import Recipe, load_recipe
+from remind.engine.adapt import Adaptation, Tune
 from remind.engine.fitted import FittedModel
 from remind.engine.loop import train
 from remind.engine.run_folder import RunFolder
@@ -48,6 +50,37 @@ def fit(
     fitted = train(cohort, settings, run, Path(store) if store else features_beside(run), watch)
     if not (run / "metrics.json").exists():
         _write_metrics(RunFolder(run), fitted)
+    return fitted
+
+
+def adapt(
+    run: str | Path,
+    cohort: Cohort | str | Path,
+    *,
+    tune: str = "head,router",
+    seed: int | None = None,
+    overrides: Iterable[str] = (),
+    out: str | Path,
+    watch: Watch | None = None,
+) -> FittedModel:
+    """Teach a finished run's model the combinations of a cohort's training split that it does not know; into a new run.
+
+    Args:
+        run: the run folder of the model; it is left as it is.
+        tune: what learns: ``rows`` (the new combinations' own parameters, which always do), ``head``, ``router``,
+            ``experts=0.25``. With ``rows`` alone, predictions for the old combinations stay the same to the bit; else
+            ``adaptation.json`` says how far they have moved.
+        overrides: settings over the run's own recipe.
+
+    Raises:
+        RemindError: if the run is not finished or its method cannot be adapted, or the cohort has nothing new.
+    """
+    cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
+    recipe, place = load_recipe(load_model(run).recipe, overrides, seed=seed), Path(out)
+    asked = Adaptation.begin(RunFolder(Path(run)).model, cohort, recipe, Tune.parse(tune))
+    fitted = train(cohort, recipe, place, features_beside(place), watch, asked)
+    if not (place / "metrics.json").exists():
+        _write_metrics(RunFolder(place), fitted)
     return fitted
 
 

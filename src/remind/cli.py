@@ -285,6 +285,37 @@ def _whole(word: str) -> int:
 
 
 @app.command()
+def adapt(
+    run: Run,
+    cohort: Folder,
+    out: Annotated[Path, typer.Option(help="The run folder to write.")],
+    tune: Annotated[
+        str, typer.Option(help="What learns: rows (always do), head, router, experts=0.25; separated by commas.")
+    ] = "head,router",
+    seed: Annotated[int | None, typer.Option(help="Draws the order of the samples; default the run's own.")] = None,
+    overrides: Set = [],  # noqa: B006 (typer copies it)
+    as_json: Json = False,
+) -> None:
+    """Teach the model of RUN the combinations of COHORT's training split that it does not know."""
+    from remind.api import adapt as adapt_run
+    from remind.api import evaluate
+    from remind.engine.watch import Silence
+    from remind.report.live import LiveTable
+    from remind.report.tables import metrics_table
+
+    watch = Silence() if as_json else LiveTable(console)
+    fitted = adapt_run(run, cohort, tune=tune, seed=seed, overrides=overrides, out=out, watch=watch)
+    metrics = evaluate(out)
+    moved = json.loads((out / "adaptation.json").read_text(encoding="utf-8"))
+    modalities = list(fitted.spec.modalities)
+    title = f"{out}: test split"
+    _show({"run": str(out), **metrics, **moved}, as_json, lambda: metrics_table(title, modalities, {out.name: metrics}))
+    if not as_json and moved["known"]["samples"]:
+        largest = moved["known"]["largest"]
+        console.print(f"Combinations known before: probabilities moved by at most {largest:.3g}.", highlight=False)
+
+
+@app.command()
 def methods(as_json: Json = False) -> None:
     """The methods, and what each is made of."""
     from remind.methods import METHODS

@@ -34,6 +34,7 @@ class Layout(NamedTuple):
     lengths: tuple[int, ...]  # tokens that each modality stands for where it is missing
     masks: Bool[Tensor, "g m"]  # availability of each training group
     counts: tuple[int, ...]  # training samples of each
+    added: int = 0  # how many of the groups, the last ones, came when the model was adapted
 
 
 class Encoded(NamedTuple):

@@ -50,6 +50,7 @@ class GroupTable:
     combinations: tuple[Combination, ...]
     counts: tuple[int, ...]
     tail_below: float = 0.15
+    added: int = 0  # how many of them, the last ones, came when a model was adapted
 
     @classmethod
     def fit(cls, available: np.ndarray, modalities: Sequence[str], tail_below: float = 0.15) -> "GroupTable":
@@ -98,6 +99,7 @@ class GroupTable:
             "combinations": [hex(combination.bits) for combination in self.combinations],
             "counts": list(self.counts),
             "tail_below": self.tail_below,
+            "added": self.added,
         }
 
     @classmethod
@@ -108,4 +110,5 @@ class GroupTable:
             tuple(Combination(int(bits, 16)) for bits in data["combinations"]),
             tuple(data["counts"]),
             data["tail_below"],
+            data["added"],
         )

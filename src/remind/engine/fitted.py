@@ -218,7 +218,7 @@ def build_model(
             settings["weights"] = weights
         encoders.append(ENCODERS.build(modality.kind, transforms[name].shape, dim, **settings))
     lengths = tuple(encoder.num_tokens for encoder in encoders)
-    layout = Layout(lengths, torch.from_numpy(groups.masks), groups.counts)
+    layout = Layout(lengths, torch.from_numpy(groups.masks), groups.counts, groups.added)
     built = FUSIONS.build(fusion, dim, layout, **recipe.fusion_settings(fusion))
     return Model(tuple(spec.modalities), encoders, built, classes=len(spec.label.classes))
 

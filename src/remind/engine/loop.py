@@ -22,6 +22,7 @@ from remind.cohort.splits import SPLITS
 from remind.cohort.survey import admit
 from remind.cohort.workers import worker_settings
 from remind.config import Recipe, TrainSettings
+from remind.engine.adapt import STAGE, Adaptation
 from remind.engine.averaging import WeightAverage
 from remind.engine.fitted import FittedModel
 from remind.engine.probe import GradientProbe
@@ -35,8 +36,17 @@ from remind.methods import Stage
 from remind.objectives import OBJECTIVES, Loss, Objective
 
 
-def train(cohort: Cohort, recipe: Recipe, out: Path, store: Path, watch: Watch | None = None) -> FittedModel:
+def train(
+    cohort: Cohort,
+    recipe: Recipe,
+    out: Path,
+    store: Path,
+    watch: Watch | None = None,
+    adaptation: Adaptation | None = None,
+) -> FittedModel:
     """Train into a run folder: from where it stands, or not at all if it is finished.
+
+    An ``adaptation`` brings a trained model, of which it lets some parts learn, by the plain mean of the losses.
 
     What is computed of the cohort's files, and may serve other runs, goes into the folder ``store``.
 
@@ -49,12 +59,14 @@ def train(cohort: Cohort, recipe: Recipe, out: Path, store: Path, watch: Watch |
         raise RemindError("train.device: there is no cuda device here; use cpu or auto.")
     folder.refuse_strangers()
     asked = {"recipe": recipe.model_dump(mode="json"), "cohort": cohort.spec.name, "fingerprint": cohort.fingerprint}
+    if adaptation:
+        asked["adapts"] = adaptation.asked()
     folder.refuse_other(asked)
     if folder.finished:
         folder.drop_checkpoint()  # of a run that was killed when all but that was done
     else:
         try:
-            _train(cohort, recipe, folder, store, watch, asked)
+            _train(cohort, recipe, folder, store, watch, asked, adaptation)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -67,7 +79,15 @@ def train(cohort: Cohort, recipe: Recipe, out: Path, store: Path, watch: Watch |
     return FittedModel.load(folder.model)
 
 
-def _train(cohort: Cohort, recipe: Recipe, folder: RunFolder, store: Path, watch: Watch, asked: dict[str, Any]) -> None:
+def _train(
+    cohort: Cohort,
+    recipe: Recipe,
+    folder: RunFolder,
+    store: Path,
+    watch: Watch,
+    asked: dict[str, Any],
+    adaptation: Adaptation | None,
+) -> None:
     """Open the cohort's files, then train from where the run stands."""
     cohort = admit(
         cohort,
@@ -81,7 +101,9 @@ def _train(cohort: Cohort, recipe: Recipe, folder: RunFolder, store: Path, watch
     config = {**asked, "files": cohort.fingerprint}
     folder.refuse_other(config)
     with _threads(recipe.train.threads):
-        training = Training(cohort, recipe, folder, store, watch)  # what is wrong shows before a file is made
+        training = Training(
+            cohort, recipe, folder, store, watch, adaptation
+        )  # what is wrong shows before a file is made
         with folder.claimed(config):
             training.run()
 
@@ -102,18 +124,28 @@ class Training:
 
     optimizer: Any  # Fabric's wrapper, a new one each stage
 
-    def __init__(self, cohort: Cohort, recipe: Recipe, folder: RunFolder, store: Path, watch: Watch) -> None:
+    def __init__(
+        self,
+        cohort: Cohort,
+        recipe: Recipe,
+        folder: RunFolder,
+        store: Path,
+        watch: Watch,
+        adaptation: Adaptation | None = None,
+    ) -> None:
         self.cohort, self.folder, self.watch = cohort, folder, watch
-        self.settings, self.stages = recipe.train, recipe.check().stages
+        self.settings, self.adaptation = recipe.train, adaptation
+        self.stages = (STAGE,) if adaptation else recipe.check().stages
         self.fabric = Fabric(accelerator=self.settings.device, devices=1, precision=self.settings.precision)
         self.fabric.seed_everything(recipe.seed, verbose=False)
-        self.fitted = FittedModel.create(cohort, recipe)
+        self.fitted = adaptation.fitted if adaptation else FittedModel.create(cohort, recipe)
+        rows = {split: (adaptation.rows if adaptation else Cohort.rows)(cohort, split) for split in SPLITS[:2]}
         for transform in self.fitted.transforms.values():
             for sentence in transform.notes:
                 watch.note(sentence)
         self.store = self.fitted.store(store)
-        self.training = self.fitted.dataset(cohort, cohort.rows("train"))
-        self.validation = self.fitted.dataset(cohort, cohort.rows("validation"))
+        self.training = self.fitted.dataset(cohort, rows["train"])
+        self.validation = self.fitted.dataset(cohort, rows["validation"])
         self.judged = np.flatnonzero(cohort.split != SPLITS.index("train"))
         self.fitted.dataset(cohort, self.judged)  # what is wrong with it must show now, not in the end
         self.model = self.fabric.setup_module(self.fitted.model)
@@ -129,7 +161,8 @@ class Training:
         self.best: dict[str, Tensor] = {}
 
     def _objective(self) -> Objective:
-        recipe, name = self.fitted.recipe, self.fitted.recipe.check().objective
+        recipe = self.fitted.recipe
+        name = "erm" if self.adaptation else recipe.check().objective
         return OBJECTIVES.build(name, self._counts(), self.fitted.criterion, **recipe.objectives.get(name, {}))
 
     def _cell(self) -> Tensor:
@@ -168,14 +201,16 @@ class Training:
         if stage.specialise:
             model.fusion.specialise()
         self.decide_who_learns(stage)
-        lr = self.settings.lr * (self.settings.later_lr if self.standing.stage else 1.0)
+        later = self.standing.stage > 0 or self.adaptation is not None
+        lr = self.settings.lr * (self.settings.later_lr if later else 1.0)
+        decay = 0.0 if self.adaptation else self.settings.weight_decay  # rows that do not learn must not shrink
         of_groups = {id(parameter) for parameter in model.fusion.of_groups()}
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         parts = [
             {"params": [one for one in learned if id(one) not in of_groups], "lr": lr},
             {"params": [one for one in learned if id(one) in of_groups], "lr": lr * self.settings.group_lr},
         ]
-        optimizer = torch.optim.AdamW(parts, weight_decay=self.settings.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(parts, weight_decay=decay, fused=True)
         self.optimizer = self.fabric.setup_optimizers(optimizer)
         self.schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.settings.lr_step, self.settings.lr_gamma)
         self.average.restart()
@@ -194,6 +229,8 @@ class Training:
         """Encoders learn in this stage, or not."""
         for encoder in self.fitted.model.by_name().values():
             encoder.learn(stage.encoders)
+        if self.adaptation:
+            self.adaptation.freeze()
 
     def _epoch(self) -> None:
         """What is left of an epoch, its validation, and the next stage when its time has come."""
@@ -331,6 +368,9 @@ class Training:
             self.folder.write_table("gradients", pl.DataFrame(standing.gradients, infer_schema_length=None))
         selection = {"rule": self.settings.select, "score": standing.best, **standing.selected}
         self.folder.write_json("selection", selection)
+        if self.adaptation:
+            shift = self.adaptation.shift(self.cohort, self.judged)
+            self.folder.write_json("adaptation", self.adaptation.asked() | {"known": shift})
         self.fitted.save(self.folder.model)
         self.folder.write_table("predictions", self.fitted.predictions(self.cohort, self.judged, self.store))
         self.folder.drop_checkpoint()

@@ -53,6 +53,11 @@ class RemindFusion(TokenFusion):
         )
         self.imputation = self.impute(imputation, layout, imputation_start)
 
+    @property
+    def shared_router(self) -> nn.Module:
+        """The vectors and the scale that all groups share."""
+        return self.router.shared
+
     def fuse(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
         """Route each sample by the shared router or, where that is unsure, with its group's residual."""
 

@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from remind.fusions.token_fusion import Imputation, TokenFusion
 from remind.nn.block import FusionBlock
@@ -39,6 +39,11 @@ class SoftMoEFusion(TokenFusion):
         self.block = FusionBlock(dim, experts, heads=heads, hidden=hidden or 4 * dim, dropout=dropout)
         self.router = Router(dim, experts, slots=slots, start=router_scale)
         self.imputation = self.impute(imputation, layout, imputation_start)
+
+    @property
+    def shared_router(self) -> nn.Module:
+        """The only router."""
+        return self.router
 
     def fuse(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
         """Route every sample alike."""

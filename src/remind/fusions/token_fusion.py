@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from remind.fusions import Fusion
+from remind.nn.block import FusionBlock
 from remind.nn.imputation import GroupEmbeddings, ModalityEmbeddings, Start
 from remind.nn.tokens import lay_out, pack
 from remind.types import Encoded, Fused, Layout, Tokens
@@ -21,6 +22,7 @@ class TokenFusion(Fusion):
     All copies of a vector are one token that stands for them (decision 3). Or there are none at all (Table 16).
     """
 
+    block: FusionBlock
     imputation: nn.Module | None
     having: list[int]  # the groups that have parameters of their own
     own: Tensor  # int64 [g + 1]: the place of each group among those that have parameters of their own; -1: it has none
@@ -28,7 +30,8 @@ class TokenFusion(Fusion):
     def __init__(self, dim: int, layout: Layout, min_count: int) -> None:
         super().__init__()
         self.width, self.lengths = dim, layout.lengths
-        least = min(min_count, max(layout.counts))
+        self.first = len(layout.counts) - layout.added
+        least = min(min_count, max(layout.counts[: self.first]))
         self.having = [group for group, count in enumerate(layout.counts) if count >= least]
         own = torch.full((len(layout.counts) + 1,), -1)
         own[self.having] = torch.arange(len(self.having))
@@ -41,8 +44,14 @@ class TokenFusion(Fusion):
             return None
         if kind == "modality":
             return ModalityEmbeddings(self.width, len(layout.lengths), start=start)
-        counts = [layout.counts[group] for group in self.having]
-        return GroupEmbeddings(self.width, layout.masks[self.having], counts, start=start)
+        first = [group for group in self.having if group < self.first]
+        counts, added = [layout.counts[group] for group in first], len(self.having) - len(first)
+        return GroupEmbeddings(self.width, layout.masks[first], counts, start=start, added=added)
+
+    @property
+    @abstractmethod
+    def shared_router(self) -> nn.Module:
+        """What routes all groups alike."""
 
     @abstractmethod
     def fuse(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:

@@ -174,7 +174,7 @@ def _of_router(
 def _group_embeddings(layer: GroupEmbeddings, call: Call, n: int) -> Iterator[Gram]:
     """A combination without a vector has parts of its nearest groups'."""
     group, available = call.given
-    parts = layer.nearest(available)
+    parts = F.pad(layer.nearest(available), (0, len(layer.vectors) - len(layer.nearest.masks)))
     parts[group >= 0] = F.one_hot(group[group >= 0], parts.shape[1]).to(parts)
     yield _own(call.gradients[0]) * (parts @ parts.T)
 

@@ -44,11 +44,16 @@ class NearestGroups(nn.Module):
 
 
 class GroupEmbeddings(nn.Module):
-    """``B_k`` of group ``k``, REMIND's; a combination that has none (group -1) gets the mean of its nearest groups'."""
+    """``B_k`` of group ``k``, REMIND's; a combination that has none (group -1) gets the mean of its nearest groups'.
 
-    def __init__(self, dim: int, masks: Bool[Tensor, "g m"], counts: Sequence[int], *, start: Start) -> None:
+    The vectors of groups that were ``added`` to a trained model stand behind the others, and stand in for nobody.
+    """
+
+    def __init__(
+        self, dim: int, masks: Bool[Tensor, "g m"], counts: Sequence[int], *, start: Start, added: int = 0
+    ) -> None:
         super().__init__()
-        self.vectors = nn.Parameter(_first(len(masks), dim, start))
+        self.vectors = nn.Parameter(_first(len(masks) + added, dim, start))
         self.nearest = NearestGroups(masks, counts)
 
     def forward(self, group: Int[Tensor, " b"], available: Bool[Tensor, "b m"]) -> Float[Tensor, "b 1 d"]:
@@ -56,7 +61,7 @@ class GroupEmbeddings(nn.Module):
         vectors = self.vectors[group.clamp_min(0)]
         unseen = torch.nonzero(group < 0).ravel()
         if len(unseen):
-            mean = self.nearest(available[unseen]) @ self.vectors
+            mean = self.nearest(available[unseen]) @ self.vectors[: len(self.nearest.masks)]
             vectors = vectors.index_put((unseen,), mean.to(vectors))  # autocast may have made it another type
         return vectors[:, None]
 
