@@ -67,9 +67,9 @@ def adapt(
 
     Args:
         run: the run folder of the model; it is left as it is.
-        tune: what learns: ``rows`` (the new combinations' own parameters, which always do), ``head``, ``router``,
-            ``experts=0.25``. With ``rows`` alone, predictions for the old combinations stay the same to the bit; else
-            ``adaptation.json`` says how far they have moved.
+        tune: what learns: ``rows``, the new combinations' own parameters; ``head``; ``router``, the shared one and the
+            rows; ``experts=0.25``, a share of them. With ``rows`` alone, predictions for the old combinations stay the
+            same to the bit; else ``adaptation.json`` says how far they have moved.
         overrides: settings over the run's own recipe.
 
     Raises:

@@ -78,6 +78,12 @@ def test_what_is_named_learns_and_nothing_else(place, tmp_path, method, tune, pa
     fitted = adapt(place / method, place / "whole", tune=tune, out=tmp_path / "run")
     changed = {name for name, rows in learned(base, fitted).items() if rows or base.model.state_dict()[name].ndim == 0}
     tables = {"fusion.router.residual", "fusion.imputation.vectors"}
+    grown = {
+        name
+        for name, tensor in fitted.model.named_parameters()
+        if tensor.shape != dict(base.model.named_parameters())[name].shape
+    }
+    assert grown == (tables if method == "remind" else set())
     assert {name.removeprefix("fusion.").split(".")[0] for name in changed - tables} == parts
     document = json.loads((tmp_path / "run" / "adaptation.json").read_text())
     assert document["known"]["largest"] > 0
@@ -150,10 +156,12 @@ def test_mistakes_are_sentences_and_leave_nothing_behind(place, tmp_path, remind
 
 
 def test_tune_reads_what_it_says():
-    for text in ("rows", "rows,head", "rows,head,router", "rows,router,experts=0.25", "rows,experts=1"):
+    for text in ("rows", "rows,head", "head,router", "router,experts=0.25", "experts=1"):
         assert Tune.parse(text).said() == text
-    with pytest.raises(RemindError, match="share"):
-        Tune.parse("experts=none")
+    assert Tune.parse("rows,router") == Tune.parse("router")
+    for text in ("experts=none", ","):
+        with pytest.raises(RemindError, match="--tune"):
+            Tune.parse(text)
 
 
 def test_a_killed_adaptation_goes_on_to_the_same_bits(place, tmp_path):

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,34 +25,38 @@ STAGE = Stage("adapted", encoders=False, specialise=True)
 
 @dataclass(frozen=True)
 class Tune:
-    """What learns: the new groups' ``rows`` always; ``head``, ``router`` (the shared one), a share of ``experts``."""
+    """What learns: the new groups' own ``rows``; the ``head``; the shared ``router``, and rows; some ``experts``."""
 
-    head: bool = False
-    router: bool = False
-    experts: float = 0.0
+    rows: bool
+    head: bool
+    router: bool
+    experts: float  # the share of them
 
     @classmethod
     def parse(cls, text: str) -> "Tune":
         """``rows``, ``head,router`` or ``head,router,experts=0.25``.
 
         Raises:
-            RemindError: for a part that there is not, or a share outside 0 to 1.
+            RemindError: for a part that there is not, none at all, or a share outside 0 to 1.
         """
-        found: dict[str, Any] = {}
+        shares: dict[str, float] = {}
         for word in filter(None, text.replace(" ", "").split(",")):
             part, _, share = word.partition("=")
             if part not in PARTS:
                 raise RemindError(f"--tune: {unknown('part', part, PARTS)}")
             if part != "experts" and share:
                 raise RemindError(f"--tune: {part} takes no share; only experts do, as in experts=0.25.")
-            found[part] = _share(share) if part == "experts" else True
-        found.pop("rows", None)
-        return cls(**found)
+            shares[part] = _share(share)
+        if not shares:
+            raise RemindError(f"--tune: name what is to learn: {', '.join(PARTS)}.")
+        router = "router" in shares
+        return cls("rows" in shares or router, "head" in shares, router, shares.get("experts", 0.0))
 
     def said(self) -> str:
         """As ``parse`` reads it."""
-        parts = ["rows", *(["head"] if self.head else []), *(["router"] if self.router else [])]
-        return ",".join([*parts, *([f"experts={self.experts:g}"] if self.experts else [])])
+        named = {"rows": self.rows and not self.router, "head": self.head, "router": self.router}
+        experts = [f"experts={self.experts:g}"] if self.experts else []
+        return ",".join([*(part for part, wanted in named.items() if wanted), *experts])
 
 
 def _share(text: str) -> float:
@@ -123,7 +126,7 @@ class Adaptation:
         fusion, before = model.fusion, self.base.model.fusion
         assert isinstance(fusion, TokenFusion)
         assert isinstance(before, TokenFusion)
-        for table in _tables(fusion):
+        for table in _tables(fusion) if self.tune.rows else ():
             _learn(table, range(len(before.having), len(table)))
         if self.tune.head:
             model.norm.requires_grad_(True)

@@ -3,25 +3,21 @@
 import json
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group
 
+from remind.cli.analyze import app as analyze_app
+from remind.cli.options import Folder, Jobs, Json, RecipeName, Run, Seeds, Set, console, numbers, show, words
 from remind.documents import read_yaml
 from remind.errors import RemindError, unknown
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cohort_app = typer.Typer(no_args_is_help=True, help="Make, check and describe cohorts.")
 app.add_typer(cohort_app, name="cohort")
-console = Console()
-
-Folder = Annotated[Path, typer.Argument(help="A cohort folder: cohort.yaml and samples.parquet (or samples.csv).")]
-Run = Annotated[Path, typer.Argument(help="A finished run folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
-Set = Annotated[list[str], typer.Option("--set", "-s", help="Override a setting, e.g. -s train.lr=0.001. Repeatable.")]
+app.add_typer(analyze_app, name="analyze")
 
 
 @app.callback()
@@ -124,7 +120,7 @@ def describe(
 
         save_figure(atlas_figure(described), figure)
     tables = (atlas_table, missingness_table, split_table)
-    _show(described, as_json, lambda: Group(*(table(described) for table in tables)))
+    show(described, as_json, lambda: Group(*(table(described) for table in tables)))
 
 
 @cohort_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -153,7 +149,7 @@ def mask(
 def train(
     cohort: Folder,
     method: Annotated[str | None, typer.Option("--method", "-m", help="A name from `remind methods`.")] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A YAML file, or a shipped name: demo.")] = None,
+    recipe: RecipeName = None,
     seed: Annotated[int | None, typer.Option(help="Draws the weights and the order of the samples.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default runs/COHORT/METHOD-seedN.")] = None,
     store: Annotated[
@@ -179,7 +175,7 @@ def train(
     place = out or Path("runs") / loaded.spec.name / f"{settings.method}-seed{settings.seed}"
     fit(loaded, recipe=settings, out=place, store=store, watch=Silence() if as_json else LiveTable(console))
     metrics = evaluate(place)
-    _show(
+    show(
         {"run": str(place), **metrics},
         as_json,
         lambda: metrics_table(f"{place}: test split", loaded.modalities, {settings.method: metrics}),
@@ -206,20 +202,20 @@ def evaluate(
     fitted = load_model(run)
     metrics = score(run, cohort, split=None if split == "all" else split)
     modalities = list(fitted.spec.modalities)
-    _show(metrics, as_json, lambda: metrics_table(f"{run}: {split} split", modalities, {run.name: metrics}))
+    show(metrics, as_json, lambda: metrics_table(f"{run}: {split} split", modalities, {run.name: metrics}))
 
 
 @app.command()
 def compare(
     cohort: Folder,
     methods: Annotated[str, typer.Option("--methods", "-m", help="Names from `remind methods`, or all.")] = "all",
-    seeds: Annotated[str, typer.Option(help="Each draws weights and the order of the samples.")] = "0,1,42",
-    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A YAML file, or a shipped name: demo.")] = None,
+    seeds: Seeds = "0,1,42",
+    recipe: RecipeName = None,
     out: Annotated[Path | None, typer.Option(help="The suite's folder; default suites/COHORT.")] = None,
     trials: Annotated[
         int, typer.Option(min=1, help="Settings that each method tries on validation; 1: the recipe's.")
     ] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    jobs: Jobs = 1,
     on: Annotated[str, typer.Option(help="Where: local, or ray (the extra `ray`).")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; by default one is started here.")] = None,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs that a run takes on Ray.")] = 0.0,
@@ -244,8 +240,8 @@ def compare(
     with suite_progress(console, shown=not as_json) as told:
         result = compare_all(
             cohort,
-            methods if methods == "all" else _words(methods),
-            [_whole(word) for word in _words(seeds)],
+            methods if methods == "all" else words(methods),
+            numbers(seeds),
             recipe=recipe,
             overrides=overrides,
             out=out,
@@ -273,24 +269,13 @@ def compare(
         raise typer.Exit(1)
 
 
-def _words(text: str) -> list[str]:
-    return [word for word in text.replace(",", " ").split() if word]
-
-
-def _whole(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise RemindError(f"--seeds: {word!r} is not a whole number; write them as 0,1,42.") from None
-
-
 @app.command()
 def adapt(
     run: Run,
     cohort: Folder,
     out: Annotated[Path, typer.Option(help="The run folder to write.")],
     tune: Annotated[
-        str, typer.Option(help="What learns: rows (always do), head, router, experts=0.25; separated by commas.")
+        str, typer.Option(help="What learns: rows (the new combinations' own), head, router (and rows), experts=0.25.")
     ] = "head,router",
     seed: Annotated[int | None, typer.Option(help="Draws the order of the samples; default the run's own.")] = None,
     overrides: Set = [],  # noqa: B006 (typer copies it)
@@ -309,7 +294,7 @@ def adapt(
     moved = json.loads((out / "adaptation.json").read_text(encoding="utf-8"))
     modalities = list(fitted.spec.modalities)
     title = f"{out}: test split"
-    _show({"run": str(out), **metrics, **moved}, as_json, lambda: metrics_table(title, modalities, {out.name: metrics}))
+    show({"run": str(out), **metrics, **moved}, as_json, lambda: metrics_table(title, modalities, {out.name: metrics}))
     if not as_json and moved["known"]["samples"]:
         largest = moved["known"]["largest"]
         console.print(f"Combinations known before: probabilities moved by at most {largest:.3g}.", highlight=False)
@@ -326,14 +311,7 @@ def methods(as_json: Json = False) -> None:
         for name, m in METHODS.items()
     }
     keys = ("fusion", "objective", "stages", "says")
-    _show({name: dict(zip(keys, row, strict=True)) for name, row in rows.items()}, as_json, lambda: methods_table(rows))
-
-
-def _show(document: dict[str, Any], as_json: bool, table: Callable[[], RenderableType]) -> None:
-    if as_json:
-        print(json.dumps(document))
-    else:
-        console.print(table())
+    show({name: dict(zip(keys, row, strict=True)) for name, row in rows.items()}, as_json, lambda: methods_table(rows))
 
 
 def _make(source: str, out: Path, settings: dict[str, Any]) -> None:
