@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-SCRIPTS = ("collapsed_tokens.py", "batched_experts.py", "encode_once.py", "million_rows.py")
+SCRIPTS = ("collapsed_tokens.py", "batched_experts.py", "encode_once.py", "million_rows.py", "gradient_consistency.py")
 
 
 def main() -> None:

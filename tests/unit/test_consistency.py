@@ -66,7 +66,7 @@ def places(tmp_path_factory):
 
 @pytest.mark.parametrize("method", ["soft-moe", "remind", "flex-moe", "fusemoe"])
 def test_a_run_records_what_a_probe_of_its_model_measures(places, tiny, tmp_path, method):
-    """Of all groups of enough samples; the last record, if the last step was selected, is what the saved model gives."""
+    """Of all groups of enough samples; and if the last step was selected, the last record is of the saved model."""
     from remind.cohort.cohort import load
 
     cohort = load(places)

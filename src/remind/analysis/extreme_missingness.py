@@ -1,6 +1,5 @@
 """What is left when nearly everybody lacks one modality: the paper's third question (Table 5)."""
 
-import json
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
@@ -15,6 +14,7 @@ from remind.analysis.suites import (
     compared,
     dot_panels,
     in_words,
+    masked,
     one_of,
     paired,
     parts_of,
@@ -22,14 +22,11 @@ from remind.analysis.suites import (
     score_table,
 )
 from remind.cohort.cohort import Cohort, load
-from remind.cohort.missingness import mask
 from remind.cohort.missingness.masked import place
 from remind.config import Recipe, load_recipe
 from remind.errors import RemindError
 from remind.suite.plan import plan
 from remind.suite.progress import Told
-
-RULE = "extreme"
 
 
 def extreme_missingness(
@@ -106,19 +103,7 @@ def _folder(modality: str, number: int) -> str:
 
 def _masked(cohort: Cohort, folder: Path, modality: str, share: float) -> str:
     """Write the masked cohort if it is not there, and say what was removed."""
-    if not folder.exists():
-        mask(cohort, folder, RULE, modality=modality, share=share)
-    path = folder / "mask.json"
-    try:
-        done = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise RemindError(f"{path}: is missing or damaged; name another folder.") from None
-    there, asked = {"rule": done["rule"], **done["settings"]}, {"rule": RULE, "modality": modality, "share": share}
-    if other := [f"{key} {there.get(key)}, not {value}" for key, value in asked.items() if there.get(key) != value]:
-        raise RemindError(f"{folder}: was masked with {'; '.join(other)}; name another folder.")
-    if done["source"]["fingerprint"] != cohort.fingerprint:
-        raise RemindError(f"{folder}: was made of another cohort than {cohort.folder}; name another folder.")
-    counts = done["removed"][modality]
+    counts = masked(cohort, folder, "extreme", modality=modality, share=share)["removed"][modality]
     return f"{counts['lost']} of {counts['had']} complete samples lose {modality}"
 
 

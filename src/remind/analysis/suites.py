@@ -11,7 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from remind.analysis.trained import train_on
+from remind.cohort.cohort import Cohort
+from remind.cohort.missingness import mask
 from remind.config import Recipe
+from remind.errors import RemindError
 from remind.evaluation.comparison import LEVEL
 from remind.evaluation.resampling import METRICS
 from remind.report.figures import COLOURS, MARKS
@@ -35,6 +38,27 @@ def compared(
     """
     train_on(cohort, methods, seeds, recipe=recipe, overrides=(), out=out, jobs=jobs, told=told)
     return json.loads((out / RESULT).read_text(encoding="utf-8"))
+
+
+def masked(cohort: Cohort, folder: Path, rule: str, **settings: Any) -> dict[str, Any]:
+    """Write what a rule leaves of a cohort, if it is not there, and give what ``mask.json`` says of it.
+
+    Raises:
+        RemindError: if the folder holds another masking or another cohort's, or the rule does not fit the cohort.
+    """
+    if not folder.exists():
+        mask(cohort, folder, rule, **settings)
+    path = folder / "mask.json"
+    try:
+        done = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise RemindError(f"{path}: is missing or damaged; name another folder.") from None
+    there, asked = {"rule": done["rule"], **done["settings"]}, {"rule": rule, **settings}
+    if other := [f"{key} {there.get(key)}, not {value}" for key, value in asked.items() if there.get(key) != value]:
+        raise RemindError(f"{folder}: was masked with {'; '.join(other)}; name another folder.")
+    if done["source"]["fingerprint"] != cohort.fingerprint:
+        raise RemindError(f"{folder}: was made of another cohort than {cohort.folder}; name another folder.")
+    return done
 
 
 def one_of(suites: int, name: str, told: Told) -> Told:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -102,15 +103,14 @@ def _of(cohort: Cohort, combinations: Sequence[str], split: str) -> np.ndarray:
     return rows[[frozenset(label.split("+")) in wanted for label in labels]]
 
 
-def _scored(cohort: Cohort, runs: Sequence[Trained], rows: np.ndarray, out: Path) -> dict:
+def _scored(cohort: Cohort, runs: Sequence[Trained], rows: np.ndarray, out: Path) -> dict[str, Any]:
     """The held-out test samples, by each run as it is and as each arm makes it."""
     ids, found = [cohort.ids[row] for row in rows], []
     for run in runs:
-        base = run.model()
-        found.append(Run(NOTHING, run.seed, base.predictions(cohort, rows)))
+        found.append(Run(NOTHING, run.seed, run.model().predictions(cohort, rows)))
         for place, (arm, tune) in enumerate(ARMS.items()):
             folder = out / "adapted" / f"{run.folder.name}-{place}"
             adapt(run.folder, cohort, tune=tune, out=folder)
             table = RunFolder(folder).read_table("predictions").filter(pl.col("id").is_in(ids))
             found.append(Run(arm, run.seed, table.with_columns(pl.lit(-1, pl.Int64).alias("group"))))
-    return compare_runs(found, base.groups, cohort.classes, reference=NOTHING)
+    return compare_runs(found, runs[0].model().groups, cohort.classes, reference=NOTHING)

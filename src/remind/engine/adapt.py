@@ -25,7 +25,7 @@ STAGE = Stage("adapted", encoders=False, specialise=True)
 
 @dataclass(frozen=True)
 class Tune:
-    """What learns: the new groups' own ``rows``; the ``head``; the shared ``router``, and rows; some ``experts``."""
+    """What learns: new groups' own ``rows``; the ``head``; the shared ``router``, and rows; a share of ``experts``."""
 
     rows: bool
     head: bool
