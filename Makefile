@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint types fix docs bench results clean
+.PHONY: help setup demo test test-fast lint types fix docs bench results analyses clean
 
 help:           ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -57,6 +57,9 @@ bench: .venv/.dev  ## every claim about speed and size, into docs/benchmarks.md
 results: .venv/.dev  ## the published results, into docs/results/ (about an hour and a half on two cores)
 	$(BIN)/python benchmarks/results.py --out docs/results
 	$(BIN)/python benchmarks/simulator_tail.py --out docs/results
+
+analyses: .venv/.dev  ## the published analyses, into docs/results/analyses/ (about an hour on two cores)
+	$(BIN)/python benchmarks/analyses.py --out docs/results/analyses
 
 clean:          ## remove what was built
 	rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis

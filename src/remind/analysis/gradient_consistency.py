@@ -24,7 +24,8 @@ def gradients(cohort: Cohort, runs: Sequence[Trained]) -> Finding:
     them. Rows with one are what the run recorded while it trained, if it did (``train.gradients_every``).
     """
     table = pl.concat([_of_run(cohort, run) for run in runs])
-    return Finding("gradients", table, _figure(table), _says(table))
+    title = f"{cohort.spec.name}: gradient consistency of combinations"
+    return Finding("gradients", table, _figure(table, title), _says(table))
 
 
 def _of_run(cohort: Cohort, run: Trained) -> pl.DataFrame:
@@ -76,17 +77,19 @@ def _says(table: pl.DataFrame) -> list[str]:
     return [*said, f"Combinations of {PER_GROUP} training samples or more; {tail} of them are tail."]
 
 
-def _figure(table: pl.DataFrame) -> Figure:
+def _figure(table: pl.DataFrame, title: str) -> Figure:
     """Each combination's consistency against its share; and, where it was recorded, head and tail over the steps."""
     methods = table["method"].unique(maintain_order=True).to_list()
     final, recorded = table.filter(pl.col("step").is_null()), table.filter(pl.col("step").is_not_null())
     figure = Figure(figsize=(6.4 if recorded.is_empty() else 11.0, 4.2), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
     axes = figure.subplots(1, 1 if recorded.is_empty() else 2, squeeze=False)[0]
     for place, method in enumerate(methods):
         here = final.filter(method=method).group_by("combination").agg(pl.col("share", "dominant").mean())
         colour, mark = COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
         axes[0].plot(100 * here["share"], here["dominant"], mark, color=colour, markersize=5, alpha=0.8, label=method)
     axes[0].set_xscale("log")
+    axes[0].xaxis.set_major_formatter("{x:g}")
     axes[0].set_xlabel("share of the training set, %")
     axes[0].set_ylabel("gradient consistency")
     axes[0].set_title("each combination, selected model", loc="left", fontsize=10)
