@@ -39,18 +39,23 @@ def fit(
         RemindError: for anything wrong with the cohort, the recipe or the folder.
     """
     cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
-    for split in SPLITS:
-        cohort.rows(split)
     settings = load_recipe(recipe, method=method, seed=seed)
+    _refuse(cohort, None if out is None else Path(out), store)
     if out is None:
         return fit_in_scratch(cohort, settings, store, watch)
     run = Path(out)
-    if run.name == "features" and store is None:
-        raise RemindError(f"{run}: is where features of its neighbours go; give the run another name.")
     fitted = train(cohort, settings, run, Path(store) if store else features_beside(run), watch)
     if not (run / "metrics.json").exists():
         _write_metrics(RunFolder(run), fitted)
     return fitted
+
+
+def _refuse(cohort: Cohort, run: Path | None, store: str | Path | None) -> None:
+    """Nothing, if every split has samples and the run's folder is not that of features."""
+    for split in SPLITS:
+        cohort.rows(split)
+    if run is not None and run.name == "features" and store is None:
+        raise RemindError(f"{run}: is where features of its neighbours go; give the run another name.")
 
 
 def adapt(
@@ -77,6 +82,7 @@ def adapt(
     """
     cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
     recipe, place = load_recipe(load_model(run).recipe, overrides, seed=seed), Path(out)
+    _refuse(cohort, place, None)
     asked = Adaptation.begin(RunFolder(Path(run)).model, cohort, recipe, Tune.parse(tune))
     fitted = train(cohort, recipe, place, features_beside(place), watch, asked)
     if not (place / "metrics.json").exists():

@@ -143,7 +143,9 @@ def test_the_same_call_leaves_it_alone_another_is_refused_and_it_can_be_adapted_
         ("remind", ("--tune", "experts=2"), ("experts=2", "at most 1")),
         ("remind", ("--tune", "head=1"), ("head takes no share",)),
         ("flex-moe", (), ("flex-moe", "cannot be adapted")),
-        ("soft-moe", ("--tune", "rows"), ("min_count", "head,router")),
+        ("soft-moe", ("--tune", "rows"), ("no rows to learn", "head,router")),
+        ("remind", ("-s", "fusions.remind.min_count=1"), ("fusions", "as it was built")),
+        ("remind", ("-s", "model.dim=8"), ("model", "as it was built")),
         ("nowhere", (), ("not a finished run",)),
     ],
 )
@@ -184,3 +186,33 @@ def test_a_killed_adaptation_goes_on_to_the_same_bits(place, tmp_path):
     shutil.rmtree(tmp_path / "features", ignore_errors=True)
     resumed = adapt(place / "remind", place / "whole", tune="head,router", overrides=often, out=tmp_path / "b")
     assert not learned(whole, resumed)
+
+
+def test_a_second_adaptation_leaves_what_the_first_has_learned(place, tiny, tmp_path):
+    """First one of two held-out combinations, then the other; the first one's row stays to the bit."""
+    mask(load(place / "whole"), tmp_path / "half", "hold-out", combinations=[HELD[1]])
+    first = adapt(place / "remind", tmp_path / "half", tune="rows", out=tmp_path / "first")
+    assert first.groups.labels()[-1] == HELD[0]
+    second = adapt(tmp_path / "first", place / "whole", tune="rows", out=tmp_path / "second")
+    assert second.groups.labels()[-2:] == list(HELD)
+    assert second.groups.added == 2
+    assert learned(first, second) == {"fusion.router.residual": [], "fusion.imputation.vectors": []}
+
+
+def test_other_classes_are_a_sentence_before_anything_is_trained(place, tmp_path):
+    import yaml
+
+    changed = shutil.copytree(place / "whole", tmp_path / "c")
+    spec = yaml.safe_load((changed / "cohort.yaml").read_text())
+    spec["label"]["classes"].reverse()
+    (changed / "cohort.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    with pytest.raises(RemindError, match="classes"):
+        adapt(place / "remind", changed, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gate_that_follows_the_routing_does_not_follow_the_new_groups(place, tiny, tmp_path):
+    settings = [*tiny, "model.router_scale=3", "fusions.remind.threshold=quantile:0.5"]
+    base = fit(place / "held", recipe=load_recipe(None, settings, method="remind", seed=0), out=tmp_path / "base")
+    fitted = adapt(tmp_path / "base", place / "whole", tune="rows", out=tmp_path / "run")
+    assert fitted.model.fusion.router.gate.threshold.equal(base.model.fusion.router.gate.threshold)

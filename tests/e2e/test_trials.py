@@ -94,18 +94,25 @@ def test_another_number_of_trials_needs_another_folder(suite, folder, tiny):
         compare(folder, ["remind"], (1,), overrides=tiny, out=out, trials=2)
     with pytest.raises(RemindError, match="trials"):
         compare(folder, ["remind"], (1,), overrides=tiny, out=out, trials=0)
+    with pytest.raises(RemindError, match="to 8"):
+        compare(folder, ["remind"], (1,), overrides=tiny, out=out, trials=9)
 
 
-def test_a_trial_that_fails_is_told_and_the_others_are_chosen_from(folder, tiny, tmp_path):
-    compare(folder, ["remind"], (1,), overrides=tiny, out=tmp_path / "s", trials=2, replicates=200)
-    first = tmp_path / "s" / "trials" / "remind-0"
-    shutil.rmtree(first)
-    first.mkdir()
-    (first / "thesis.txt").write_text("mine")
-    shutil.rmtree(tmp_path / "s" / "remind-seed1")
-    again = compare(folder, ["remind"], (1,), overrides=tiny, out=tmp_path / "s", trials=2, replicates=200)
-    assert again["failed"].keys() == {"remind-0"}
-    assert again["trials"]["remind"]["score"] == score(tmp_path / "s" / "trials" / "remind-1")
+def test_a_method_of_which_a_trial_fails_is_left_out(suite, folder, tiny, tmp_path):
+    """It would have had fewer trials than the others."""
+    out, *_ = suite
+    place = shutil.copytree(out, tmp_path / "s")
+    trial = place / "trials" / "remind-1"
+    shutil.rmtree(trial)
+    trial.mkdir()
+    (trial / "thesis.txt").write_text("mine")
+    words = {"overrides": tiny, "out": place, "trials": 3, "replicates": 200}
+    again = compare(folder, ["soft-moe", "remind"], (1,), **words)
+    assert again["failed"].keys() == {"remind-1"}
+    assert again["trials"].keys() == {"soft-moe"}
+    assert "remind" not in again["methods"]
+    with pytest.raises(RemindError, match=r"no run finished.*not empty"):
+        compare(folder, ["remind"], (1,), **words)
 
 
 def test_what_is_shared_is_tried_alike_by_every_method():

@@ -82,7 +82,7 @@ def cost(
         raise RemindError("name at least one method, and none twice.")
     if steps < 1 or warmup < 0:
         raise RemindError(f"{steps} steps after {warmup} are none to be measured; take 1 or more, after 0 or more.")
-    given, name, costs = list(overrides), load(cohort).spec.name, []
+    given, name, costs = [*overrides, "train.gradients_every=0"], load(cohort).spec.name, []
     recipes = [load_recipe(recipe, given, method=one) for one in methods]
     if recipes[0].train.device == "cuda" and not torch.cuda.is_available():
         raise RemindError("train.device: there is no cuda device here; use cpu or auto.")

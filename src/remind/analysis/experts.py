@@ -178,7 +178,7 @@ def _says(table: pl.DataFrame, split: str) -> list[str]:
     single = table.filter(pl.col("kind").is_not_null()).unique("combination")
     judged = len(single) - single["few"].sum()
     says = [f"{judged} of {len(single)} combinations have {ENOUGH} subjects or more in the {split} split."]
-    overall = table.filter(combination="overall").group_by("method", maintain_order=True)
+    overall = table.filter(pl.col("kind").is_null()).group_by("method", maintain_order=True)
     means = overall.agg(
         pl.len().alias("seeds"), pl.mean("divergence", "divergence_by_chance", "gate_open", "certainty")
     )
@@ -204,9 +204,9 @@ def _figure(table: pl.DataFrame, modalities: Sequence[str], title: str) -> Figur
     """A heat map a method, of its first run: the most frequent combinations, and all samples, by expert."""
     panels = []
     for (method,), lines in table.group_by("method", maintain_order=True):
-        first = lines.unique("combination", keep="first", maintain_order=True)
+        first = lines.unique(["combination", "kind"], keep="first", maintain_order=True)
         judged = first.filter(~pl.col("few") & pl.col("kind").is_not_null()).head(SHOWN)
-        panels.append((method, pl.concat([judged, first.filter(combination="overall")])))
+        panels.append((method, pl.concat([judged, first.filter(pl.col("kind").is_null())])))
     frequencies = [np.array(shown["expert_frequency"].to_list()) for _, shown in panels]
     names = [_label(line, modalities) for line in panels[0][1].iter_rows(named=True)]
 

@@ -140,7 +140,7 @@ def dot_panels(table: pl.DataFrame, *, panel: str, row: str, series: str, title:
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
     ratios = [0.5 + count for count in most]
     grid = figure.subplots(deep, wide, sharex=True, squeeze=False, height_ratios=ratios)
-    for place, (axes, lines, labels) in enumerate(zip(grid.flat, panels, rows, strict=True)):
+    for place, (axes, lines, labels) in enumerate(zip(grid.flat, panels, rows, strict=False)):
         for line in lines.iter_rows(named=True):
             number = names.index(line[series])
             beside = 0.0 if series == row else 0.6 * ((number + 0.5) / len(names) - 0.5)
@@ -154,6 +154,8 @@ def dot_panels(table: pl.DataFrame, *, panel: str, row: str, series: str, title:
         axes.tick_params(axis="y", length=0, labelleft=place % wide == 0 or labels != rows[0])
         axes.grid(axis="x", linewidth=0.4, alpha=0.6)
         axes.spines[["top", "right", "left"]].set_visible(False)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
     figure.supxlabel("accuracy on the test split, %; mean and standard deviation over seeds", fontsize=8.5)
     if series != row:
         handles = [Line2D([], [], label=name, **_style(number)) for number, name in enumerate(names)]

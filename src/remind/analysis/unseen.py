@@ -19,6 +19,9 @@ from remind.engine.run_folder import RunFolder
 from remind.errors import RemindError
 from remind.evaluation.comparison import Run, compare_runs
 from remind.evaluation.report import ENOUGH
+from remind.fusions import FUSIONS
+from remind.fusions.token_fusion import TokenFusion
+from remind.methods import method
 from remind.suite.progress import Told
 
 NOTHING = "nothing"
@@ -47,25 +50,31 @@ def unseen(
     """Train without some combinations; then tune nothing, or more and more, on their training samples.
 
     Scores are of the held-out combinations' test samples. By default every second of the tail combinations with 20
-    training and ten test samples or more is held out, from the second most frequent on.
+    training samples and ten test subjects or more is held out, from the second most frequent on.
 
     Raises:
         RemindError: for anything wrong with what is given, or if a run fails.
     """
     whole, settings = load(cohort), load_recipe(recipe, overrides)
     held = list(hold) if hold is not None else _second(whole)
+    for name in methods:
+        if not issubclass(FUSIONS.get(method(name).fusion), TokenFusion):
+            raise RemindError(f"{name}: models of this method cannot be adapted to new combinations; leave it out.")
+    for split in ("train", "validation", "test"):
+        if not len(_of(whole, held, split)):
+            raise RemindError(f"{whole.spec.name}: the {split} split has no sample of {', '.join(held)}; hold others.")
     masked(whole, out / "held", "hold-out", combinations=held)
     _, runs = train_on(
         out / "held", methods, seeds, recipe=settings, overrides=(), out=out / "suite", jobs=jobs, told=told
     )
     rows = _of(whole, held, "test")
-    scored = {method: _scored(whole, [run for run in runs if run.method == method], rows, out) for method in methods}
+    scored = {name: _scored(whole, [run for run in runs if run.method == name], rows, out) for name in methods}
     table = score_table(
         [
             line
-            for method, result in scored.items()
+            for name, result in scored.items()
             for arm in (NOTHING, *ARMS)
-            for line in score_lines(parts_of(result)["overall"], arm, method=method, tuned=arm, part="held out")
+            for line in score_lines(parts_of(result)["overall"], arm, method=name, tuned=arm, part="held out")
         ],
         method=pl.String,
         tuned=pl.String,
@@ -73,8 +82,8 @@ def unseen(
     )
     train = len(_of(whole, held, "train"))
     says = [f"Held out: {', '.join(held)}; {train} samples to tune on, {len(rows)} to test.", paired(seeds, NOTHING)]
-    for method, arm in product(methods, ARMS):
-        says.append(f"{method}, {arm}: {in_words(table.filter(method=method, tuned=arm))}")
+    for name, arm in product(methods, ARMS):
+        says.append(f"{name}, {arm}: {in_words(table.filter(method=name, tuned=arm))}")
     title = f"{whole.spec.name}: combinations held out of training, by what is tuned on them"
     return Finding("unseen", table, dot_panels(table, panel="method", row="tuned", series="method", title=title), says)
 

@@ -1,8 +1,6 @@
 """The command line: parse, delegate, print."""
 
 import json
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +8,20 @@ import typer
 from rich.console import Group
 
 from remind.cli.analyze import app as analyze_app
-from remind.cli.options import Folder, Jobs, Json, RecipeName, Run, Seeds, Set, console, numbers, show, words
+from remind.cli.options import (
+    Folder,
+    Jobs,
+    Json,
+    RecipeName,
+    Run,
+    Seeds,
+    Set,
+    console,
+    end_what_was_begun,
+    numbers,
+    show,
+    words,
+)
 from remind.documents import read_yaml
 from remind.errors import RemindError, unknown
 
@@ -213,7 +224,7 @@ def compare(
     recipe: RecipeName = None,
     out: Annotated[Path | None, typer.Option(help="The suite's folder; default suites/COHORT.")] = None,
     trials: Annotated[
-        int, typer.Option(min=1, help="Settings that each method tries on validation; 1: the recipe's.")
+        int, typer.Option(min=1, max=8, help="Settings that each method tries on validation; 1: the recipe's.")
     ] = 1,
     jobs: Jobs = 1,
     on: Annotated[str, typer.Option(help="Where: local, or ray (the extra `ray`).")] = "local",
@@ -236,7 +247,7 @@ def compare(
 
     if metric not in METRICS:
         raise RemindError(unknown("metric", metric, METRICS))
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was begun is ended
+    end_what_was_begun()
     with suite_progress(console, shown=not as_json) as told:
         result = compare_all(
             cohort,

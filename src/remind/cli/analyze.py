@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from remind.cli.options import Folder, Jobs, Json, RecipeName, Seeds, Set, console, numbers, words
+from remind.cli.options import Folder, Jobs, Json, RecipeName, Seeds, Set, console, end_what_was_begun, numbers, words
 from remind.errors import RemindError, unknown
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def gradients(
     from remind.analysis.gradient_consistency import gradients as found
 
     recorded = [*overrides, *([f"train.gradients_every={every}"] if every else [])]
-    loaded, runs, place = _runs(targets, cohort, methods, seeds, recipe, recorded, out, jobs, as_json)
+    loaded, runs, place = _runs(targets, cohort, methods, seeds, recipe, recorded, out, jobs, as_json, every)
     _tell(found(loaded, runs), place, as_json)
 
 
@@ -180,6 +180,7 @@ def cost(
     from remind.analysis.cost import cost as found
     from remind.methods import METHODS
 
+    end_what_was_begun()
     names, place = list(METHODS) if methods == "all" else words(methods), _place(cohort, out)
     with console.status("measuring") as status:
         made = found(
@@ -188,7 +189,7 @@ def cost(
             recipe=recipe,
             overrides=overrides,
             steps=steps,
-            told=lambda name: status.update(f"measuring {name}"),
+            told=status.update,
         )
     _tell(made, place, as_json)
 
@@ -228,6 +229,7 @@ def _runs(
     out: Path | None,
     jobs: int,
     as_json: bool,
+    every: int = 0,
 ) -> tuple["Cohort", list["Trained"], Path]:
     """The runs to look at: those given, or those trained now."""
     from remind.analysis.trained import runs_of, train_on
@@ -245,7 +247,7 @@ def _runs(
             numbers(seeds),
             recipe=recipe,
             overrides=overrides,
-            out=place / "suite",
+            out=place / ("recorded" if every else "suite"),
             jobs=jobs,
             told=told,
         )
@@ -261,6 +263,7 @@ def _place(cohort: Path, out: Path | None) -> Path:
 def _progress(as_json: bool) -> Any:
     from remind.suite.progress import suite_progress
 
+    end_what_was_begun()
     return suite_progress(console, shown=not as_json)
 
 

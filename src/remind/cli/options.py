@@ -1,6 +1,8 @@
 """What the commands have in common: options, the console, and how results are shown."""
 
 import json
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +21,11 @@ Set = Annotated[list[str], typer.Option("--set", "-s", help="Override a setting,
 RecipeName = Annotated[str | None, typer.Option("--recipe", "-r", help="A YAML file, or a shipped name: demo.")]
 Seeds = Annotated[str, typer.Option(help="Each draws weights and the order of the samples.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time.")]
+
+
+def end_what_was_begun() -> None:
+    """Let SIGTERM end the processes that this one started, and remove what it made for a time."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def show(document: dict[str, Any], as_json: bool, table: Callable[[], RenderableType]) -> None:

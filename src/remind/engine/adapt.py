@@ -91,6 +91,12 @@ class Adaptation:
                 f"{model}: a model of {base.recipe.method} cannot be adapted; its fusion has other parts than a router "
                 "and experts."
             )
+        asked, there = (one.model_dump(exclude={"train", "data", "seed"}) for one in (recipe, base.recipe))
+        if changed := [key for key in there if asked[key] != there[key]]:
+            raise RemindError(
+                f"{', '.join(changed)}: a model is adapted as it was built; override train and data settings only."
+            )
+        base.refuse_other(cohort)
         groups = extended(base.groups, cohort)
         for split in ("train", "validation"):
             if not (groups.index(cohort.available[cohort.rows(split)]) >= len(base.groups)).any():
@@ -101,15 +107,16 @@ class Adaptation:
         made = build_model(recipe, base.spec, groups, base.transforms, weights=RANDOM)
         made.load_state_dict(_grown(base.model.state_dict(), made.state_dict()))
         fitted = FittedModel(recipe, base.spec, groups, base.transforms, made)
-        _start_rows(fitted)
-        begun = cls(base, fitted, tune, digest(next(model.glob("*.safetensors"))))
-        begun.freeze()
-        if not any(parameter.requires_grad for parameter in made.parameters()):
+        assert isinstance(made.fusion, TokenFusion)
+        old = len(base.model.fusion.having)
+        _start_rows(fitted, old)
+        rows = tune.rows and any(len(table) > old for table in _tables(made.fusion))
+        if not (rows or tune.head or tune.router or tune.experts):
             raise RemindError(
-                f"{cohort.spec.name}: none of its new combinations has training samples enough for parameters of its "
-                "own (min_count); tune more than rows, such as head,router."
+                f"{cohort.spec.name}: there are no rows to learn, since {base.recipe.method} has none or no new "
+                "combination has training samples enough for its own (min_count); tune more, such as head,router."
             )
-        return begun
+        return cls(base, fitted, tune, digest(next(model.glob("*.safetensors"))))
 
     def asked(self) -> dict[str, str]:
         """What tells this run from others, for its configuration."""
@@ -147,6 +154,7 @@ class Adaptation:
         known = rows[self.base.groups.index(cohort.available[rows]) >= 0]
         if not len(known):
             return {"samples": 0, "largest": None, "mean": None}
+        self.base.model.to(next(self.fitted.model.parameters()).device)
         columns = [f"p_{name}" for name in self.fitted.classes_]
         before, after = (one.predictions(cohort, known).select(columns).to_numpy() for one in (self.base, self.fitted))
         moved = np.abs(after - before).max(axis=1)
@@ -185,15 +193,14 @@ def _grown(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Te
 
 
 @torch.no_grad()
-def _start_rows(fitted: FittedModel) -> None:
+def _start_rows(fitted: FittedModel, first: int) -> None:
     """A new group's vector begins as what stood in for it, the mean of its nearest groups'."""
     fusion = fitted.model.fusion
     assert isinstance(fusion, TokenFusion)
     if isinstance(fusion.imputation, GroupEmbeddings):
         imputation = fusion.imputation
-        known = len(imputation.nearest.masks)
-        masks = torch.from_numpy(fitted.groups.masks[fusion.having[known:]])
-        imputation.vectors[known:] = imputation.nearest(masks) @ imputation.vectors[:known]
+        masks = torch.from_numpy(fitted.groups.masks[fusion.having[first:]])
+        imputation.vectors[first:] = imputation.nearest(masks) @ imputation.vectors[: len(imputation.nearest.masks)]
 
 
 def _learn(tensor: nn.Parameter, rows: Sequence[int] | range) -> None:
@@ -203,4 +210,4 @@ def _learn(tensor: nn.Parameter, rows: Sequence[int] | range) -> None:
     tensor.requires_grad_(True)
     mask = torch.zeros(len(tensor), *[1] * (tensor.ndim - 1), device=tensor.device, dtype=tensor.dtype)
     mask[list(rows)] = 1
-    tensor.register_hook(lambda gradient: gradient * mask)
+    tensor.register_hook(lambda gradient: gradient * mask.to(gradient))

@@ -89,11 +89,7 @@ class FittedModel:
 
         With a ``store``, backbones run only on inputs whose features are not there yet.
         """
-        if cohort.classes != self.classes_:
-            raise RemindError(
-                f"{cohort.spec.name}: its classes ({', '.join(cohort.classes)}) are not those the model was trained on "
-                f"({', '.join(self.classes_)})."
-            )
+        self.refuse_other(cohort)
         cohort = self.admit(cohort)
         dataset = self.dataset(cohort, rows)
         with evaluating(self.model):
@@ -119,6 +115,20 @@ class FittedModel:
                 "opened": opened.numpy(),
             }
         )
+
+    def refuse_other(self, cohort: Cohort) -> None:
+        """Nothing, if the cohort's classes and modalities are those the model was trained on.
+
+        Raises:
+            RemindError: naming both, if they are not.
+        """
+        theirs = {"classes": cohort.classes, "modalities": list(cohort.modalities)}
+        for what, known in (("classes", self.classes_), ("modalities", list(self.groups.modalities))):
+            if theirs[what] != known:
+                raise RemindError(
+                    f"{cohort.spec.name}: its {what} ({', '.join(theirs[what])}) are not those the model was trained "
+                    f"on ({', '.join(known)}); name them alike, in the same order, in cohort.yaml."
+                )
 
     def dataset(self, cohort: Cohort, rows: np.ndarray) -> CohortDataset:
         """Batches of some samples.

@@ -59,8 +59,7 @@ def train(
         raise RemindError("train.device: there is no cuda device here; use cpu or auto.")
     folder.refuse_strangers()
     asked = {"recipe": recipe.model_dump(mode="json"), "cohort": cohort.spec.name, "fingerprint": cohort.fingerprint}
-    if adaptation:
-        asked["adapts"] = adaptation.asked()
+    asked["adapts"] = adaptation.asked() if adaptation else None
     folder.refuse_other(asked)
     if folder.finished:
         folder.drop_checkpoint()  # of a run that was killed when all but that was done
@@ -151,7 +150,7 @@ class Training:
         self.model = self.fabric.setup_module(self.fitted.model)
         self.objective = self._objective().to(self.fabric.device)
         self.probe: GradientProbe | None = None
-        if self.settings.gradients_every:
+        if self.settings.gradients_every and not adaptation:
             self.probe = GradientProbe(self.training, self.fitted.criterion, seed=recipe.seed)
         self.objective.check(self.fitted.model)
         self.sampler = self._sampler(recipe.seed)
@@ -269,7 +268,8 @@ class Training:
         self.optimizer.zero_grad()
         self.average.update()
         self.objective.after_step(batch, loss)
-        self.fitted.model.fusion.after_step(loss.output.fused)
+        if not self.adaptation:  # a gate that follows the routing must not follow that of the new groups
+            self.fitted.model.fusion.after_step(loss.output.fused)
         self.sampler.advance()
         standing = self.standing
         standing.step += 1
@@ -364,7 +364,7 @@ class Training:
         """Write the history, the selected model and its predictions; then the run is finished."""
         standing = self.standing
         self.folder.write_table("history", pl.DataFrame(standing.history, infer_schema_length=None))
-        if self.probe:
+        if standing.gradients:
             self.folder.write_table("gradients", pl.DataFrame(standing.gradients, infer_schema_length=None))
         selection = {"rule": self.settings.select, "score": standing.best, **standing.selected}
         self.folder.write_json("selection", selection)

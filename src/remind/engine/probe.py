@@ -37,7 +37,7 @@ class GradientProbe:
         if len(self.groups) < 2:
             raise RemindError(
                 f"gradient consistency compares combinations of {PER_GROUP} training samples or more; there are "
-                f"{len(self.groups)}."
+                f"{len(self.groups)}. Set train.gradients_every=0, or bring more samples."
             )
         drawn = [rng.choice(np.flatnonzero(group == one), PER_GROUP, replace=False) for one in self.groups]
         self.drawn = np.concatenate(drawn).tolist()
@@ -58,6 +58,8 @@ class GradientProbe:
         finally:
             for parameter, before in zip(model.fusion.parameters(), learns, strict=True):
                 parameter.requires_grad_(before)
+        if not bool(gram.isfinite().all()):
+            return []  # of weights that have just diverged, of which the next step tells
         found = consistency(gram.cpu(), torch.arange(len(self.groups)).repeat_interleave(PER_GROUP))
         rows = zip(self.groups.tolist(), found.dominant.tolist(), found.mean.tolist(), strict=True)
         return [{"group": group, "dominant": dominant, "mean": mean} for group, dominant, mean in rows]

@@ -22,7 +22,7 @@ from remind.suite.local import run_here
 from remind.suite.on_ray import run_on_ray
 from remind.suite.plan import Job, Outcome, claimed, plan
 from remind.suite.progress import Told
-from remind.suite.trials import Chosen, choose, trial_jobs, validation_score
+from remind.suite.trials import MOST, Chosen, choose, trial_jobs, validation_score
 
 RESULT = "comparison.json"
 T = TypeVar("T")
@@ -92,7 +92,9 @@ def compare(
         if trials > 1:
             tried = trial_jobs(folder, names, settings, suite, trials)
             chosen = choose(settings, tried, {job.name: score for job, score in finished(tried, validation_score)})
-        planned = plan(folder, names, seeds, settings, suite, {name: one.recipe for name, one in chosen.items()})
+            names = [name for name in names if name in chosen]  # the others had fewer trials; the same call tries again
+        recipes = {name: one.recipe for name, one in chosen.items()}
+        planned = plan(folder, names, seeds, settings, suite, recipes) if names else []
         runs = [Run(job.method, job.seed, table) for job, table in finished(planned, _on_test)]
         if not runs:
             raise RemindError(f"{suite}: no run finished; the first of them: {next(iter(failed.values()))}")
@@ -116,8 +118,8 @@ def _refuse(methods: Sequence[str], on: str, jobs: int, trials: int, reference: 
         raise RemindError(unknown("place", on, ("local", "ray")))
     if jobs < 1:
         raise RemindError(f"{jobs} runs at a time are none; name at least one.")
-    if trials < 1:
-        raise RemindError(f"{trials} trials are none; 1 takes the recipe as it is.")
+    if not 1 <= trials <= MOST:
+        raise RemindError(f"{trials} trials: take 1, which is the recipe as it is, to {MOST}.")
     if methods and reference not in (known := [*methods, *REFERENCES]):
         raise RemindError(f"the reference is one of those compared: {unknown('method', reference, known)}")
     others = len(methods) + len(REFERENCES) - 1

@@ -17,6 +17,7 @@ from remind.objectives import OBJECTIVES
 from remind.suite.plan import RECIPE, Job, threads_of
 
 FOLDER = "trials"
+MOST = 8  # trials; the simple models have no more settings
 SEED = 0  # of every trial
 RATES = (0.5, 1.0, 2.0)  # times the recipe's learning rate
 DROPOUTS = (0.1, 0.3, 0.5)
@@ -80,7 +81,7 @@ def trial_jobs(cohort: Path, methods: Sequence[str], recipe: Recipe, suite: Path
     for trial, name in product(range(count), methods):
         own = place / f"{name}-{trial}.yaml" if trial else suite.resolve() / RECIPE
         if trial and not own.is_file():
-            asked = load_recipe(recipe, settings_of(name, recipe, trial)).model_dump(mode="json")
+            asked = load_recipe(suite / RECIPE, settings_of(name, recipe, trial)).model_dump(mode="json")
             write_text(own, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
         jobs.append(Job(cohort.resolve(), name, SEED, own, place / f"{name}-{trial}", threads_of(recipe)))
     return jobs
@@ -92,11 +93,12 @@ def validation_score(job: Job) -> float:
 
 
 def choose(recipe: Recipe, tried: Sequence[Job], scores: Mapping[str, float]) -> dict[str, Chosen]:
-    """The best of each method's trials, of equals the first; nothing for a method of which no trial has a score."""
+    """The best of each method's trials, of equals the first; nothing for a method of which a trial has no score."""
+    lacking = {job.method for job in tried if job.name not in scores}
     chosen: dict[str, Chosen] = {}
     for place, job in enumerate(tried):
         best = chosen.get(job.method)
-        if job.name in scores and (best is None or scores[job.name] > best.score):
+        if job.method not in lacking and (best is None or scores[job.name] > best.score):
             trial = place // len({one.method for one in tried})
             chosen[job.method] = Chosen(job.recipe, settings_of(job.method, recipe, trial), scores[job.name])
     return chosen
