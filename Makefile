@@ -54,7 +54,7 @@ docs: .venv/.docs  ## the documentation, into site/
 bench: .venv/.dev  ## every claim about speed and size, into docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py
 
-results: .venv/.dev  ## the published results, into docs/results/ (about an hour and a half on two cores)
+results: .venv/.dev  ## the published results, into docs/results/ (about two hours on two cores)
 	$(BIN)/python benchmarks/results.py --out docs/results
 	$(BIN)/python benchmarks/simulator_tail.py --out docs/results
 
