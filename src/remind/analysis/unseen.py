@@ -13,7 +13,7 @@ from remind.analysis.suites import dot_panels, in_words, masked, paired, parts_o
 from remind.analysis.trained import Trained, train_on
 from remind.api import adapt
 from remind.cohort.cohort import Cohort, load
-from remind.cohort.combination import Combination
+from remind.cohort.missingness.masked import members
 from remind.config import Recipe, load_recipe
 from remind.engine.run_folder import RunFolder
 from remind.errors import RemindError
@@ -107,9 +107,8 @@ def _second(cohort: Cohort) -> list[str]:
 def _of(cohort: Cohort, combinations: Sequence[str], split: str) -> np.ndarray:
     """The samples of these combinations in a split of the whole cohort."""
     rows = cohort.rows(split)
-    wanted = {frozenset(label.split("+")) for label in combinations}
-    labels = [Combination.of(mask).label(cohort.modalities) for mask in cohort.available[rows]]
-    return rows[[frozenset(label.split("+")) in wanted for label in labels]]
+    wanted = np.array([members(cohort, combination) for combination in combinations])
+    return rows[(cohort.available[rows][:, None] == wanted).all(2).any(1)]
 
 
 def _scored(cohort: Cohort, runs: Sequence[Trained], rows: np.ndarray, out: Path) -> dict[str, Any]:
