@@ -39,8 +39,8 @@ def fit(
         RemindError: for anything wrong with the cohort, the recipe or the folder.
     """
     cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
-    settings = load_recipe(recipe, method=method, seed=seed)
     _refuse(cohort, None if out is None else Path(out), store)
+    settings = load_recipe(recipe, method=method, seed=seed)
     if out is None:
         return fit_in_scratch(cohort, settings, store, watch)
     run = Path(out)
@@ -81,9 +81,10 @@ def adapt(
         RemindError: if the run is not finished or its method cannot be adapted, or the cohort has nothing new.
     """
     cohort = load(cohort) if isinstance(cohort, str | Path) else cohort
-    recipe, place = load_recipe(load_model(run).recipe, overrides, seed=seed), Path(out)
+    base, place = load_model(run), Path(out)
+    recipe = load_recipe(base.recipe, overrides, seed=seed)
     _refuse(cohort, place, None)
-    asked = Adaptation.begin(RunFolder(Path(run)).model, cohort, recipe, Tune.parse(tune))
+    asked = Adaptation.begin(base, RunFolder(Path(run)).model, cohort, recipe, Tune.parse(tune))
     fitted = train(cohort, recipe, place, features_beside(place), watch, asked)
     if not (place / "metrics.json").exists():
         _write_metrics(RunFolder(place), fitted)
@@ -140,10 +141,19 @@ def load_model(run: str | Path) -> FittedModel:
     Raises:
         RemindError: if the folder is no finished run, or its checkpoint is damaged.
     """
+    return FittedModel.load(finished_run(run).model)
+
+
+def finished_run(run: str | Path) -> RunFolder:
+    """The folder of a run.
+
+    Raises:
+        RemindError: if it is none, or not finished.
+    """
     folder = RunFolder(Path(run))
     if not folder.finished:
         raise RemindError(f"{run}: is not a finished run; train it to its end first.")
-    return FittedModel.load(folder.model)
+    return folder
 
 
 def _score_run(folder: RunFolder, fitted: FittedModel, split: str | None) -> dict[str, Any]:

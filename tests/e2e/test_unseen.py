@@ -103,7 +103,7 @@ def test_gradients_and_experts_on_the_command_line(place, tiny_words, remind, in
     assert set(table["method"]) == {"soft-moe", "remind"}
     assert table.filter(pl.col("step") == 5).height > 0
     assert "head" in done.out
-    runs = [tmp_path / "out" / "suite" / f"{name}-seed0" for name in ("soft-moe", "remind")]
+    runs = [tmp_path / "out" / "recorded" / f"{name}-seed0" for name in ("soft-moe", "remind")]
     of_runs = remind("analyze", "experts", *runs, "--cohort", place, "--out", tmp_path / "experts", "--json")
     assert of_runs.code == 0, of_runs.said
     assert len(json.loads(of_runs.out)["files"]) == 4

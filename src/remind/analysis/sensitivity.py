@@ -9,13 +9,13 @@ import polars as pl
 
 from remind.analysis.finding import Finding
 from remind.analysis.suites import dot_panels, in_words, one_of, paired, parts_of, score_lines, score_table
-from remind.analysis.trained import Trained, train_on
+from remind.analysis.trained import train_on
 from remind.cohort.cohort import load
 from remind.config import Recipe, load_recipe
-from remind.engine.run_folder import RunFolder
 from remind.evaluation.comparison import Run, compare_runs
 from remind.fusions import FUSIONS
 from remind.objectives import OBJECTIVES
+from remind.suite.compare import on_test
 from remind.suite.progress import Told
 
 UNCHANGED = "recipe"
@@ -74,7 +74,7 @@ def sensitivity(
         )[1]
         for name, changed in suites.items()
     }
-    runs = [Run(name, run.seed, _on_test(run)) for name, found in trained.items() for run in found]
+    runs = [Run(name, run.seed, on_test(run.folder)) for name, found in trained.items() for run in found]
     loaded, groups = load(cohort), trained[UNCHANGED][0].model().groups
     parts = parts_of(compare_runs(runs, groups, loaded.classes, reference=UNCHANGED))
     table = score_table(
@@ -114,10 +114,6 @@ def arms_of(recipe: Recipe) -> list[Arm]:
                 changed = load_recipe(recipe, [f"{key}={json.dumps(value)}"])
                 arms.append(Arm(setting, str(value), f"{setting} {value}".replace(" ", "-"), changed))
     return arms
-
-
-def _on_test(run: Trained) -> pl.DataFrame:
-    return RunFolder(run.folder).read_table("predictions").filter(pl.col("split") == "test")
 
 
 def _as_it_is(recipe: Recipe, key: str) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from remind.api import load_model
+from remind.api import finished_run, load_model
 from remind.cohort.cohort import Cohort, load
 from remind.config import Recipe
 from remind.engine.fitted import FittedModel
@@ -36,10 +36,10 @@ def runs_of(folders: Sequence[Path], cohort: Path) -> tuple[Cohort, list[Trained
     for folder in folders:
         inside = [path for path in sorted(folder.iterdir()) if RunFolder(path).finished] if folder.is_dir() else []
         for path in [folder] if (folder / "config.yaml").is_file() else inside or [folder]:
-            recipe = load_model(path).recipe
-            if RunFolder(path).config().get("fingerprint") != loaded.fingerprint:
+            config = finished_run(path).config()
+            if config.get("fingerprint") != loaded.fingerprint:
                 raise RemindError(f"{path}: was trained on another cohort than {cohort}; name that one.")
-            found.append(Trained(recipe.method, recipe.seed, path))
+            found.append(Trained(config["recipe"]["method"], config["recipe"]["seed"], path))
     return loaded, found
 
 
@@ -59,9 +59,7 @@ def train_on(
     Raises:
         RemindError: for anything wrong with what is given, or if a run fails.
     """
-    found = compare(
-        cohort, methods, seeds, recipe=recipe, overrides=overrides, out=out, jobs=jobs, told=told, replicates=1000
-    )
+    found = compare(cohort, methods, seeds, recipe=recipe, overrides=overrides, out=out, jobs=jobs, told=told)
     if found["failed"]:
         name, reason = next(iter(found["failed"].items()))
         raise RemindError(f"{out / name}: {reason}")

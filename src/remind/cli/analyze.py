@@ -85,22 +85,8 @@ def missingness(
     """What is left when most complete samples lose one modality (Q3, Table 5)."""
     from remind.analysis.extreme_missingness import extreme_missingness as found
 
-    place = _place(cohort, out)
-    chosen = None if modalities is None else words(modalities)
-    with _progress(as_json) as told:
-        made = found(
-            cohort,
-            place / "missingness",
-            modalities=chosen,
-            share=share,
-            methods=words(methods),
-            seeds=numbers(seeds),
-            recipe=recipe,
-            overrides=overrides,
-            jobs=jobs,
-            told=told,
-        )
-    _tell(made, place, as_json)
+    own = {"modalities": None if modalities is None else words(modalities), "share": share, "methods": words(methods)}
+    _trained(found, "missingness", cohort, seeds, recipe, overrides, out, jobs, as_json, **own)
 
 
 @app.command()
@@ -118,20 +104,8 @@ def unseen(
     """What a model makes of combinations it never saw, and how much of it must learn to do better (Q4, Fig. 5)."""
     from remind.analysis.unseen import unseen as found
 
-    place = _place(cohort, out)
-    with _progress(as_json) as told:
-        made = found(
-            cohort,
-            place / "unseen",
-            hold=None if hold is None else words(hold),
-            methods=words(methods),
-            seeds=numbers(seeds),
-            recipe=recipe,
-            overrides=overrides,
-            jobs=jobs,
-            told=told,
-        )
-    _tell(made, place, as_json)
+    own = {"hold": None if hold is None else words(hold), "methods": words(methods)}
+    _trained(found, "unseen", cohort, seeds, recipe, overrides, out, jobs, as_json, **own)
 
 
 @app.command()
@@ -204,7 +178,9 @@ def _trained(
     out: Path | None,
     jobs: int,
     as_json: bool,
+    **own: Any,
 ) -> None:
+    """An analysis that trains suites of its own, in a folder of its name; ``own`` are the settings only it has."""
     place = _place(cohort, out)
     with _progress(as_json) as told:
         made = found(
@@ -215,6 +191,7 @@ def _trained(
             overrides=overrides,
             jobs=jobs,
             told=told,
+            **own,
         )
     _tell(made, place, as_json)
 

@@ -79,13 +79,19 @@ class Adaptation:
     source: str  # checksum of the model that is adapted
 
     @classmethod
-    def begin(cls, model: Path, cohort: Cohort, recipe: Recipe, tune: Tune) -> "Adaptation":
-        """Extend the model in a bundle by the combinations of a cohort's training split that it does not know.
+    def begin(cls, base: FittedModel, model: Path, cohort: Cohort, recipe: Recipe, tune: Tune) -> "Adaptation":
+        """Extend a model by the combinations of a cohort's training split that it does not know.
+
+        Args:
+            base: the model; it is left as it is.
+            model: the bundle it was read from.
+            cohort: has the new combinations.
+            recipe: the model's own, but for what says how to train.
+            tune: what learns.
 
         Raises:
             RemindError: if there is none, they have no validation samples, or the method's fusion cannot be extended.
         """
-        base = FittedModel.load(model)
         if not isinstance(base.model.fusion, TokenFusion):
             raise RemindError(
                 f"{model}: a model of {base.recipe.method} cannot be adapted; its fusion has other parts than a router "

@@ -36,7 +36,6 @@ class TokenFusion(Fusion):
         own = torch.full((len(layout.counts) + 1,), -1)
         own[self.having] = torch.arange(len(self.having))
         self.register_buffer("own", own, persistent=False)
-        self.imputation = None
 
     def impute(self, kind: Imputation, layout: Layout, start: Start) -> nn.Module | None:
         """What gives the vectors for missing modalities: one of a sample's group, one of each modality, or nothing."""

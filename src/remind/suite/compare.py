@@ -95,7 +95,7 @@ def compare(
             names = [name for name in names if name in chosen]  # the others had fewer trials; the same call tries again
         recipes = {name: one.recipe for name, one in chosen.items()}
         planned = plan(folder, names, seeds, settings, suite, recipes) if names else []
-        runs = [Run(job.method, job.seed, table) for job, table in finished(planned, _on_test)]
+        runs = [Run(job.method, job.seed, table) for job, table in finished(planned, lambda job: on_test(job.out))]
         if not runs:
             raise RemindError(f"{suite}: no run finished; the first of them: {next(iter(failed.values()))}")
         runs.sort(key=lambda run: (names.index(run.method), run.seed))
@@ -176,5 +176,6 @@ def _compared(
     }
 
 
-def _on_test(job: Job) -> pl.DataFrame:
-    return RunFolder(job.out).read_table("predictions").filter(pl.col("split") == "test")
+def on_test(run: Path) -> pl.DataFrame:
+    """What a finished run predicts of the test split."""
+    return RunFolder(run).read_table("predictions").filter(pl.col("split") == "test")
