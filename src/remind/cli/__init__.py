@@ -36,11 +36,17 @@ def _root() -> None:
     """Multi-modal learning when most patients lack some modalities."""
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def demo(
+    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="Where the cohort, the runs and the picture go.")] = Path("demo"),
+    source: Annotated[str, typer.Option(help="Whose cohort is made, see `remind cohort make`.")] = "nhanes",
+    recipe: RecipeName = "demo",
 ) -> None:
-    """Train Soft MoE and REMIND on a real cohort, and compare them on every combination of modalities."""
+    """Train Soft MoE and REMIND on a real cohort, and compare them on every combination of modalities.
+
+    Settings of the SOURCE follow as --name value, e.g. --source mimic-iv --root DIR.
+    """
     from remind.api import evaluate, fit
     from remind.cohort.cohort import load
     from remind.cohort.describe import describe_cohort
@@ -50,16 +56,17 @@ def demo(
 
     folder = out / "cohort"
     if not folder.exists():
-        _make("nhanes", folder, {})
+        _make(source, folder, _pairs(context.args))
     cohort = load(folder)
     console.print(atlas_table(describe_cohort(cohort), most=8))
     runs = {}
     for method in ("soft-moe", "remind"):
         place = out / f"{method}-seed0"
-        fit(cohort, method, seed=0, recipe="demo", out=place, watch=LiveTable(console))
+        fit(cohort, method, seed=0, recipe=recipe, out=place, watch=LiveTable(console))
         runs[method] = evaluate(place)
     console.print(metrics_table("Test split, one seed", cohort.modalities, runs, most=12))
-    title = "NHANES 2017-2018, diabetes: frequent combinations, rare combinations"
+    named = "NHANES 2017-2018, diabetes" if source == "nhanes" else cohort.spec.name
+    title = f"{named}: frequent combinations, rare combinations"
     pictures = save_figure(frequency_figure(cohort.modalities, runs, title=title), out / "combinations")
     console.print(f"Runs: {out}/soft-moe-seed0, {out}/remind-seed0. Picture: {', '.join(map(str, pictures))}")
 
@@ -67,11 +74,16 @@ def demo(
 @cohort_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def make(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="nhanes or synthetic.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    source: Annotated[str, typer.Argument(help="nhanes, synthetic, mimic-iv, embed or fprm.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The folder to write; it may also follow SOURCE.")] = None,
 ) -> None:
-    """Write the cohort of a SOURCE to OUT. Settings of the source follow as --name value, e.g. --task health."""
-    _make(source, out, _pairs(context.args))
+    """Write the cohort of a SOURCE. Settings of the source follow as --name value, e.g. --task health."""
+    settings = list(context.args)
+    if settings and not settings[0].startswith("--") and out is None:
+        out = Path(settings.pop(0))
+    if out is None:
+        raise RemindError(f"name the folder to write, as in: remind cohort make {source} my-cohort.")
+    _make(source, out, _pairs(settings))
     console.print(f"{source} cohort -> {out}", markup=False, soft_wrap=True)
 
 
@@ -326,10 +338,14 @@ def methods(as_json: Json = False) -> None:
 
 
 def _make(source: str, out: Path, settings: dict[str, Any]) -> None:
+    from remind.report.extraction import extraction_tables
     from remind.sources import SOURCES
 
     with console.status(f"writing {source}"):
         SOURCES.get(source)(out, **SOURCES.check(source, settings))
+    if (report := out / "extraction.json").is_file():
+        for table in extraction_tables(json.loads(report.read_text(encoding="utf-8"))):
+            console.print(table)
 
 
 def _pairs(words: list[str]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -71,33 +72,51 @@ def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
 def write_cohort(
     out: Path, spec: Mapping[str, Any], samples: pl.DataFrame, beside: Mapping[str, pl.DataFrame | str] | None = None
 ) -> Path:
-    """Write a cohort folder, whole or not at all: built under a temporary name, then renamed.
+    """Write a cohort folder, whole or not at all.
 
     ``beside`` holds further files: a table for a ``.parquet`` name, text for any other.
 
     Raises:
         RemindError: if the folder is there already.
     """
+    with new_folder(out) as folder:
+        fill_cohort(folder, spec, samples, beside)
+    return out
+
+
+def fill_cohort(
+    folder: Path, spec: Mapping[str, Any], samples: pl.DataFrame, beside: Mapping[str, pl.DataFrame | str] | None = None
+) -> None:
+    """Write a cohort's files into a folder that is there; see ``write_cohort``."""
     CohortSpec.model_validate(spec)
+    text = yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
+    (folder / "cohort.yaml").write_text(text, encoding="utf-8")
+    samples.write_parquet(folder / "samples.parquet")
+    for name, content in (beside or {}).items():
+        if isinstance(content, str):
+            (folder / name).write_text(content, encoding="utf-8")
+        else:
+            content.write_parquet(folder / name)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder under a temporary name, to be filled; it becomes ``out`` at the end, or nothing is left of it.
+
+    Raises:
+        RemindError: if there is such a folder already.
+    """
     if out.exists():
         raise RemindError(f"{out}: is there already; name another folder or remove this one.")
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        text = yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
-        (staging / "cohort.yaml").write_text(text, encoding="utf-8")
-        samples.write_parquet(staging / "samples.parquet")
-        for name, content in (beside or {}).items():
-            if isinstance(content, str):
-                (staging / name).write_text(content, encoding="utf-8")
-            else:
-                content.write_parquet(staging / name)
+        yield staging
         staging.chmod(0o755)
         os.replace(staging, out)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    return out
 
 
 def availability(spec: CohortSpec, samples: pl.DataFrame) -> np.ndarray:

@@ -1,0 +1,118 @@
+"""Labs and vitals of a stay's first hours: known before the window ends, in one unit, plausible."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import ibis
+import polars as pl
+
+from remind.sources.ehr.records import Expression, Records
+from remind.sources.ehr.stays import Selection
+from remind.sources.ehr.variables import VARIABLES, plain
+
+UNITS = {variable.name: variable.unit for variable in VARIABLES}
+
+
+def measured(records: Records, stays: Selection) -> Expression:
+    """The rows of both tables as ``stay_id, hour, itemid, value, unit``, by stay.
+
+    A value counts if it was taken in the window and was in the record before its end: a lab drawn at hour 47 whose
+    result came at hour 49 was not known.
+    """
+    chosen = stays.expression
+    labs = records.table("labevents").join(chosen, "subject_id")
+    chart = records.table("chartevents")
+    if "error" in chart.columns:
+        chart = chart.filter(chart.error.fill_null(0) == 0)
+    chart = chart.join(chosen, "stay_id")
+    items = {
+        "labs": [item for variable in VARIABLES for item in variable.labs],
+        "chart": [item for variable in VARIABLES for item in variable.chart],
+    }
+    parts = [_within(labs, items["labs"]), _within(chart, items["chart"])]
+    return ibis.union(*parts).order_by("stay_id")
+
+
+def _within(events: Expression, items: list[int]) -> Expression:
+    known = ibis.greatest(events.charttime, events.storetime.fill_null(events.charttime))
+    kept = events.filter(
+        events.itemid.isin(items),
+        events.valuenum.notnull(),
+        events.charttime >= events.intime,
+        known < events.until,
+    )
+    seconds = kept.charttime.epoch_seconds() - kept.intime.epoch_seconds()
+    return kept.select(
+        "stay_id", hour=seconds.cast("float64") / 3600, itemid=kept.itemid, value=kept.valuenum, unit=kept.valueuom
+    )
+
+
+@dataclass
+class Cleaner:
+    """Items to variables, units to one, what cannot be true out; counts what it has kept and dropped."""
+
+    counts: dict[str, dict[str, int]] = field(
+        default_factory=lambda: {name: {"kept": 0, "wrong_unit": 0, "implausible": 0} for name in UNITS}
+    )
+
+    def clean(self, raw: pl.DataFrame) -> pl.DataFrame:
+        """``stay_id, time, variable, value`` of raw rows, in that order; ``time`` in hours."""
+        given = pl.col("value")
+        share = pl.col("shares") & (given <= 1)
+        unit = pl.col("unit").str.replace_all(" ", "", literal=True).str.to_lowercase()
+        judged = raw.join(_ITEMS, on="itemid").with_columns(
+            value=pl.when(share).then(given * 100).otherwise(given * pl.col("factor") + pl.col("offset")),
+            wrong_unit=~(unit.is_null() | (unit == "") | unit.is_in(pl.col("units"))),
+        )
+        judged = judged.with_columns(
+            implausible=~pl.col("wrong_unit")
+            & ~(pl.col("value").is_between("low", "high") & pl.col("value").is_finite())
+        ).with_columns(kept=~(pl.col("wrong_unit") | pl.col("implausible")))
+        sums = judged.group_by("variable").agg(pl.col("kept", "wrong_unit", "implausible").sum())
+        for row in sums.iter_rows(named=True):
+            counts = self.counts[row.pop("variable")]
+            for key, count in row.items():
+                counts[key] += count
+        kept = judged.filter("kept").select("stay_id", "variable", "value", time="hour")
+        return kept.select("stay_id", "time", "variable", "value").sort(pl.all())
+
+
+def _item_table() -> pl.DataFrame:
+    """A row for each item id, with all that cleaning needs of it."""
+    rows = [
+        {
+            "itemid": item,
+            "variable": variable.name,
+            "low": variable.low,
+            "high": variable.high,
+            "factor": variable.scaled.get(item, (1.0, 0.0))[0],
+            "offset": variable.scaled.get(item, (1.0, 0.0))[1],
+            "shares": variable.shares,
+            "units": [plain(unit) for unit in (variable.unit, *variable.also)],
+        }
+        for variable in VARIABLES
+        for item in (*variable.labs, *variable.chart)
+    ]
+    return pl.DataFrame(rows, schema_overrides={"low": pl.Float64, "high": pl.Float64})
+
+
+_ITEMS = _item_table()
+
+
+def by_stay(batches: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows, cut only between stays; the batches must be in order of ``stay_id``."""
+    held: list[pl.DataFrame] = []
+    for batch in batches:
+        if batch.is_empty():
+            continue
+        last = batch["stay_id"][-1]
+        whole, open_ = batch.filter(pl.col("stay_id") != last), batch.filter(pl.col("stay_id") == last)
+        if not whole.is_empty():
+            yield pl.concat([*held, whole])
+            held = []
+        elif held and held[0]["stay_id"][0] != last:
+            yield pl.concat(held)
+            held = []
+        held.append(open_)
+    if held:
+        yield pl.concat(held)

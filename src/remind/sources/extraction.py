@@ -1,0 +1,42 @@
+"""``extraction.json``: what a source found in its owner's files, kept and dropped, beside the paper's shares."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import polars as pl
+
+from remind.cohort.combination import Combination, distinct
+from remind.cohort.spec import as_spec
+from remind.cohort.table import availability
+
+
+def extraction(
+    source: str,
+    spec: Mapping[str, Any],
+    samples: pl.DataFrame,
+    *,
+    steps: Iterable[tuple[str, int]],
+    warnings: Iterable[str],
+    paper: Mapping[str, float],
+    says: str | None = None,
+    **more: Any,
+) -> str:
+    """The document, as text.
+
+    Args:
+        source: its name.
+        spec: the cohort's.
+        samples: the cohort's.
+        steps: what was counted, from the first table to the samples: ``(words, count)``.
+        warnings: sentences a user must see.
+        paper: the paper's shares, by combination; its modalities are ours by name.
+        says: a remark on them.
+        more: further counts.
+    """
+    checked = as_spec(spec)
+    masks, _, counts = distinct(availability(checked, samples))
+    labels = [Combination.of(mask.tolist()).label(list(checked.modalities)) for mask in masks]
+    shares = dict(zip(labels, (counts / samples.height).tolist(), strict=True))
+    document = {"source": source, "steps": list(steps), "warnings": list(warnings), **more, "shares": shares}
+    return json.dumps({**document, "paper": {"shares": dict(paper), "says": says}}, indent=1)
