@@ -72,7 +72,9 @@ def call(*words: Any) -> Done:
     """``remind WORDS`` in this process; an error that is not the user's comes through as it is."""
     from remind.cli import main
 
-    if words[:2] == ("cohort", "make"):  # Typer's Context is not of the type that Typer wants named; beartype objects
+    if (
+        words[:2] == ("cohort", "make") or words[0] == "demo"
+    ):  # Typer's Context is not of the type that Typer wants named; beartype objects
         return process(*words)
     out, err, code = io.StringIO(), io.StringIO(), 0
     argv = ["remind", *map(str, words)]
