@@ -18,11 +18,11 @@ help:           ## this list
 	@touch $@
 
 .venv/.dev: .venv/.made pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,ray]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,postgres,ray]'
 	@touch $@ .venv/.demo
 
 .venv/.docs: .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,docs,ray]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,docs,postgres,ray]'
 	@touch $@
 
 setup: .venv/.dev  ## a virtual environment in .venv with everything to develop

@@ -157,7 +157,7 @@ def _samples(views: pl.DataFrame, by: str) -> pl.DataFrame:
     if by == "breast":
         return wide.with_columns(sample=pl.format("{}-{}", "exam", "side"))
     count = pl.sum_horizontal(pl.col(MODALITIES).is_not_null())
-    ranked = wide.with_columns(views=count).sort("exam", -pl.col("views"), "side")
+    ranked = wide.sort("exam", count, "side", descending=[False, True, False])
     return ranked.unique("exam", keep="first", maintain_order=True).with_columns(sample="exam")
 
 
@@ -169,7 +169,7 @@ def _densities(clinical: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         .drop_nulls(["exam", "density"])
         .group_by("exam", "density")
         .len()
-        .sort("exam", -pl.col("len").cast(pl.Int64), "density")
+        .sort("exam", "len", "density", descending=[False, True, False])
     )
     chosen = counted.unique("exam", keep="first", maintain_order=True)
     return chosen.select("exam", "density"), counted.height - chosen.height
