@@ -35,7 +35,7 @@ def folder_of(cohort):
 
 
 def events(cohort, stay):
-    return pl.read_parquet(cohort / "measurements" / f"{stay}.parquet")
+    return pl.read_parquet(cohort / "labs" / f"{stay}.parquet")
 
 
 def steps(report):
@@ -64,9 +64,9 @@ def test_the_demo_has_its_published_counts(demo):
         ["of them died in hospital", 21],
     ]
     assert pytest.approx(0.318, abs=5e-4) == 21 / 66  # as its README says
-    assert report["shares"] == {"measurements": 50 / 66, "measurements+codes": 16 / 66}
+    assert report["shares"] == {"labs": 50 / 66, "labs+icd": 16 / 66}
     loaded = load(cohort)
-    assert (len(loaded), loaded.modalities, loaded.classes) == (66, ("measurements", "codes"), ["survived", "died"])
+    assert (len(loaded), loaded.modalities, loaded.classes) == (66, ("labs", "icd"), ["survived", "died"])
     charted = [stay for stay in samples["stay_id"] if "heart rate" in events(cohort, stay)["variable"].to_list()]
     assert len(charted) == 32  # the README's stays with chart rows
 
@@ -150,7 +150,7 @@ def test_nothing_that_was_not_known_when_the_window_ended_gets_in(planted, tmp_p
     samples, _, cohort = made(hospital, tmp_path_factory.mktemp("leak"))
     assert set(events(cohort, stay)["value"]) == expected
     assert events(cohort, stay)["time"].is_between(0, 48, closed="left").all()
-    text = samples["notes"][0] if "notes" in samples.columns else None
+    text = samples["text"][0] if "text" in samples.columns else None
     assert set((text or "").split()) == {words for _, words in notes}
     if text:  # the newest first
         order = {words: known for known, words in notes}
@@ -167,7 +167,7 @@ def test_the_discharge_summary_of_the_stay_never_counts_even_when_dated_at_midni
     hospital.note(subject, "died at noon", midnight, kind="DS", hadm=hadm)
     hospital.note(subject, "earlier stay", START - timedelta(days=30), kind="DS")
     samples, _, _ = made(hospital, tmp_path)
-    assert samples["notes"].to_list() == ["earlier stay"]
+    assert samples["text"].to_list() == ["earlier stay"]
 
 
 def test_codes_are_of_admissions_that_ended_before_this_one_began(tmp_path):
@@ -182,10 +182,10 @@ def test_codes_are_of_admissions_that_ended_before_this_one_began(tmp_path):
         hospital.title(f"V{number}", 9, f"title {number}")
     hospital.write(tmp_path / "mimic")
     earlier, report, _ = folder_of(write(tmp_path / "earlier", root=str(tmp_path / "mimic"), form="text"))
-    assert earlier.select("stay_id", "codes").rows() == [(stay, "title 1")]
+    assert earlier.select("stay_id", "icd").rows() == [(stay, "title 1")]
     assert not any("same stay" in sentence for sentence in report["warnings"])
     same, report, _ = folder_of(write(tmp_path / "same", root=str(tmp_path / "mimic"), form="text", codes="same-stay"))
-    assert same["codes"].to_list() == ["title 0"]
+    assert same["icd"].to_list() == ["title 0"]
     assert any("written after discharge" in sentence for sentence in report["warnings"])
 
 
@@ -269,10 +269,10 @@ def test_icd_10_is_mapped_or_kept_padded_codes_and_repeats_are_one(tmp_path):
     hospital.write(tmp_path / "mimic")
     settings = {"root": str(tmp_path / "mimic")}
     mapped, report, _ = folder_of(write(tmp_path / "mapped", form="text", **settings))
-    assert mapped["codes"].to_list() == ["Hypertension; Diabetes; ICD-10 Z9999X"]
+    assert mapped["icd"].to_list() == ["Hypertension; Diabetes; ICD-10 Z9999X"]
     assert report["codes"] == {"of": "earlier", "icd": "mapped", "codes": 5, "icd10": 3, "without_icd9": 1}
     kept, _, _ = folder_of(write(tmp_path / "kept", form="text", icd="kept", **settings))
-    assert kept["codes"].to_list() == ["Hypertension; Essential hypertension; ICD-10 E119; ICD-10 Z9999X"]
+    assert kept["icd"].to_list() == ["Hypertension; Essential hypertension; ICD-10 E119; ICD-10 Z9999X"]
     chapters, _, _ = folder_of(write(tmp_path / "chapters", **settings))
     counts = chapters.select(pl.selectors.starts_with("icd")).row(0, named=True)
     assert counts["icd9_chapter_07"] == 1  # the circulation
@@ -288,7 +288,7 @@ def test_notes_come_whole_the_newest_first_up_to_the_limit(tmp_path):
         hospital.note(subject, letter * (LIMIT // 2 - 10), INTIME + hour * HOUR)
     hospital.note(other, "z" * (LIMIT + 5), INTIME)
     samples, _, _ = made(hospital, tmp_path)
-    first, second = samples.sort("stay_id")["notes"].to_list()
+    first, second = samples.sort("stay_id")["text"].to_list()
     assert first == "c" * (LIMIT // 2 - 10) + "\n\n" + "b" * (LIMIT // 2 - 10)
     assert second == "z" * LIMIT
 
@@ -305,8 +305,8 @@ def test_summaries_and_words_say_what_the_events_say(tmp_path):
     assert len({json.dumps(part[1]["shares"]) for part in cohorts.values()}) == 1
     for place, stay in enumerate(samples["stay_id"]):
         summary = cohorts["summaries"][0].row(place, named=True)
-        words = cohorts["text"][0]["measurements"][place]
-        if samples["measurements"][place] is None:
+        words = cohorts["text"][0]["labs"][place]
+        if samples["labs"][place] is None:
             assert words is None
             assert summary["creatinine mean"] is None
             continue
@@ -363,7 +363,7 @@ def test_mimic_iii_gives_the_same_stays_from_its_own_layout(hospital, from_files
         )
         for part in (tables, expected)
     )
-    same = ["stay_id", "subject_id", "outcome", "notes", "measurements"]
+    same = ["stay_id", "subject_id", "outcome", "text", "labs"]
     assert mine.select(same).equals(theirs.select(same))
 
 
@@ -422,10 +422,10 @@ def test_what_is_not_there_is_named(hospital, tmp_path):
 def test_without_the_note_module_the_cohort_says_so(hospital, tmp_path):
     root = hospital.write(tmp_path / "mimic", without=("note/discharge", "note/radiology"))
     samples, report, _ = folder_of(write(tmp_path / "cohort", root=str(root)))
-    assert "notes" not in samples.columns
+    assert "text" not in samples.columns
     assert any("no notes" in sentence for sentence in report["warnings"])
     root = hospital.write(tmp_path / "half", without=("note/discharge",))
-    assert "notes" in folder_of(write(tmp_path / "other", root=str(root)))[0].columns
+    assert "text" in folder_of(write(tmp_path / "other", root=str(root)))[0].columns
 
 
 def test_no_stay_left_says_which_condition_took_the_last(tmp_path):
@@ -455,7 +455,7 @@ def test_the_command_line_prints_the_counts_and_ends_with_2_on_a_mistake(hospita
     root = hospital.write(tmp_path / "mimic")
     done = call("cohort", "make", "mimic-iv", "--root", root, "--out", tmp_path / "cohort", "--codes", "same-stay")
     assert done.code == 0, done.err
-    for words in ("40  ICU stays", "14  of them died in hospital", "notes+measurements", "written after discharge"):
+    for words in ("40  ICU stays", "14  of them died in hospital", "text+labs", "written after discharge"):
         assert words in done.out, words
     done = call("cohort", "make", "mimic-iv", "--root", tmp_path, "--out", tmp_path / "other")
     assert (done.code, done.out) == (2, "")

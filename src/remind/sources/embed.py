@@ -22,15 +22,6 @@ TYPES = {"2d": "ffdm", "cview": "cview", "c-view": "cview"}  # the release's REA
 VIEWS = {"CC": "cc", "MLO": "mlo"}
 MODALITIES = ("cview_cc", "cview_mlo", "ffdm_cc", "ffdm_mlo")  # the paper's M1 to M4
 DENSITIES = {1: "A", 2: "B", 3: "C", 4: "D"}  # fatty, scattered, heterogeneous, extremely dense; 5 is a man's
-PAPER = {
-    "ffdm_cc": 0.03,
-    "cview_cc+ffdm_cc": 0.006,
-    "ffdm_mlo": 0.012,
-    "ffdm_cc+ffdm_mlo": 0.578,
-    "cview_cc+ffdm_cc+ffdm_mlo": 0.003,
-    "cview_cc+cview_mlo+ffdm_cc+ffdm_mlo": 0.371,
-}
-
 METADATA = {
     "patient": "empi_anon",
     "exam": "acc_anon",
@@ -96,7 +87,7 @@ def write(
     spare = views.height - samples.select(pl.sum_horizontal(pl.col(MODALITIES).is_not_null()).sum()).item()
     steps.append(("images not used: other breast, repeated view or no density", spare))
     spec = {
-        "name": f"embed-density-{by}",
+        "name": "embed" if by == "exam" else "embed-breasts",
         "id": "sample",
         "subject": "patient",
         "label": {"column": "density", "classes": list(DENSITIES.values())},
@@ -104,7 +95,7 @@ def write(
         "modalities": {name: {"kind": "image", "column": name} for name in modalities},
     }
     kept = samples.select("sample", "patient", "density", *modalities)
-    report = extraction("embed", spec, kept, steps=steps, warnings=warnings, paper=PAPER)
+    report = extraction("embed", spec, kept, steps=steps, warnings=warnings, paper="embed")
     return write_cohort(out, spec, kept, {"extraction.json": report})
 
 

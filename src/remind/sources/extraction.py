@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from remind.cohort.combination import Combination, distinct
+from remind.cohort.missingness.shares import paper_shares
 from remind.cohort.spec import as_spec
 from remind.cohort.table import availability
 
@@ -18,7 +19,7 @@ def extraction(
     *,
     steps: Iterable[tuple[str, int]],
     warnings: Iterable[str],
-    paper: Mapping[str, float],
+    paper: str,
     says: str | None = None,
     **more: Any,
 ) -> str:
@@ -30,13 +31,14 @@ def extraction(
         samples: the cohort's.
         steps: what was counted, from the first table to the samples: ``(words, count)``.
         warnings: sentences a user must see.
-        paper: the paper's shares, by combination; its modalities are ours by name.
-        says: a remark on them.
+        paper: which of the paper's cohorts it is.
+        says: a remark on the paper's shares.
         more: further counts.
     """
     checked = as_spec(spec)
     masks, _, counts = distinct(availability(checked, samples))
     labels = [Combination.of(mask.tolist()).label(list(checked.modalities)) for mask in masks]
     shares = dict(zip(labels, (counts / samples.height).tolist(), strict=True))
+    beside = {combination: share / 100 for combination, share in paper_shares(paper).items()}
     document = {"source": source, "steps": list(steps), "warnings": list(warnings), **more, "shares": shares}
-    return json.dumps({**document, "paper": {"shares": dict(paper), "says": says}}, indent=1)
+    return json.dumps({**document, "paper": {"shares": beside, "says": says}}, indent=1)

@@ -18,13 +18,6 @@ from remind.reading import Unreadable
 from remind.sources.extraction import extraction
 
 FILES = {"fundus": "image", "flow": "volume", "oxygen": "image"}  # the paper's M1 to M3; M4 is the table
-PAPER = {
-    "fundus+table": 0.599,
-    "fundus": 0.177,
-    "fundus+flow+oxygen+table": 0.162,
-    "fundus+flow+oxygen": 0.053,
-    "fundus+oxygen+table": 0.008,
-}
 SAYS = "its tables 3, 7, 10 and 14 show fundus+flow+table in the place of fundus+oxygen+table"
 
 
@@ -93,7 +86,7 @@ def write(
     }
     used = [column for column in given if samples[column].count() or column in columns]
     kept = samples.select(sample, patient, grade, *used)
-    report = extraction("fprm", spec, kept, steps=steps, warnings=warnings, paper=PAPER, says=SAYS)
+    report = extraction("fprm", spec, kept, steps=steps, warnings=warnings, paper="fprm", says=SAYS)
     return write_cohort(out, spec, kept, {"extraction.json": report})
 
 

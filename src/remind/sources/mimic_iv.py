@@ -1,8 +1,8 @@
 """MIMIC-IV (and MIMIC-III): death in hospital from the first 48 hours of a stay in intensive care.
 
-A sample is a stay, a subject a patient. The modalities are the paper's: clinical notes, labs and vitals, ICD codes;
-each holds only what was known when the window ended, unless the codes of the same stay are asked for. The data are
-PhysioNet's, under its data-use agreement: nothing of them may be given on.
+A sample is a stay, a subject a patient. The modalities are the paper's: ``text`` (clinical notes), ``labs`` (and
+vitals), ``icd`` (codes of diagnoses). Each holds only what was known when the window ended, unless the codes of the same
+stay are asked for. The data are PhysioNet's, under its data-use agreement: nothing of them may be given on.
 """
 
 from collections.abc import Iterator
@@ -26,16 +26,7 @@ from remind.sources.extraction import extraction
 
 LAYOUTS = {"mimic-iv": MIMIC_IV, "mimic-iii": MIMIC_III}
 CLASSES = ["survived", "died"]
-PAPER = {  # shares of combinations after the paper's masking at random
-    "notes": 0.048,
-    "measurements": 0.052,
-    "notes+measurements": 0.143,
-    "codes": 0.052,
-    "notes+codes": 0.155,
-    "measurements+codes": 0.147,
-    "notes+measurements+codes": 0.403,
-}
-MASKED = "after masking at random, which `remind cohort mask COHORT OUT shares` repeats"
+MASKED = "after masking at random, which `remind cohort mask COHORT OUT shares --shares mimic-iv` repeats"
 
 Form = Literal["events", "summaries", "text"]
 
@@ -95,13 +86,15 @@ def write(
         steps.append(("with a note, a measurement or a code", samples.height))
         steps.append(("of them died in hospital", samples.filter(pl.col("outcome") == "died").height))
         spec = {
-            "name": f"{layout}-mortality-{hours}h",
+            "name": layout if hours == 48 else f"{layout}-{hours}h",
             "id": "stay_id",
             "subject": "subject_id",
             "label": {"column": "outcome", "classes": CLASSES},
             "modalities": modalities,
         }
-        report = extraction(layout, spec, samples, steps=steps, warnings=warnings, paper=PAPER, says=MASKED, **told)
+        report = extraction(
+            layout, spec, samples, steps=steps, warnings=warnings, paper="mimic-iv", says=MASKED, **told
+        )
         fill_cohort(folder, spec, samples, {"extraction.json": report})
     return out
 
@@ -125,22 +118,22 @@ def _cells(
 ) -> Iterator[Cells]:
     """Each modality: the cells of the stays that have it, and its spec."""
     if has_notes(records):
-        yield "notes", (noted(records, stays), {"kind": "text", "column": "notes"})
+        yield "text", (noted(records, stays), {"kind": "text", "column": "text"})
     else:
         warnings.append(
             "there are no notes (a project of its own at PhysioNet: note/radiology, note/discharge); the cohort is "
             "without that modality."
         )
-    yield "measurements", _measurements(records, stays, form, folder, told)
+    yield "labs", _measurements(records, stays, form, folder, told)
     if codes == "same-stay":
         warnings.append(coding.LEAK)
     found = coding.coded(records, stays, whose=codes, icd=icd)
     told["codes"] = {"of": codes, "icd": icd, **found.counts}
     if form == "text":
-        yield "codes", (coding.as_text(found), {"kind": "text", "column": "codes"})
+        yield "icd", (coding.as_text(found), {"kind": "text", "column": "icd"})
     else:
         chapters = coding.as_chapters(found)
-        yield "codes", (chapters, {"kind": "tabular", "columns": chapters.columns[1:]})
+        yield "icd", (chapters, {"kind": "tabular", "columns": chapters.columns[1:]})
 
 
 def _measurements(
@@ -149,9 +142,9 @@ def _measurements(
     cleaner = Cleaner()
     frames = map(cleaner.clean, by_stay(records.batches(measured(records, stays))))
     if form == "events":
-        pieces, spec = list(forms.as_events(frames, folder)), {"kind": "sequence", "column": forms.FOLDER}
+        pieces, spec = list(forms.as_events(frames, folder)), {"kind": "sequence", "column": forms.COLUMN}
     elif form == "text":
-        pieces, spec = list(forms.as_words(frames)), {"kind": "text", "column": forms.FOLDER}
+        pieces, spec = list(forms.as_words(frames)), {"kind": "text", "column": forms.COLUMN}
     else:
         pieces = list(forms.as_summaries(frames))
         spec = {"kind": "tabular", "columns": pieces[0].columns[1:] if pieces else []}

@@ -1,5 +1,7 @@
 """Exact shares of combinations, one's own or the paper's."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from remind.cohort.cohort import Cohort
@@ -63,7 +65,14 @@ def _paper(cohort: Cohort, name: str, names: tuple[str, ...]) -> dict[str, float
             f"choose as many, in that order: --modalities {','.join('abcd'[: len(theirs)])}."
         )
     total = sum(percent.values())
-    return {"+".join(names[int(n) - 1] for n in numbers.split("+")): p / total for numbers, p in percent.items()}
+    return {combination: share / total for combination, share in paper_shares(name, names).items()}
+
+
+def paper_shares(name: str, modalities: Sequence[str] | None = None) -> dict[str, float]:
+    """The shares that the paper prints for one of its cohorts, in percent; ``modalities`` in the place of its names."""
+    theirs, percent = PAPER[name]
+    names = modalities or theirs
+    return {"+".join(names[int(n) - 1] for n in numbers.split("+")): share for numbers, share in percent.items()}
 
 
 def _sound(cohort: Cohort, masks: np.ndarray, share: np.ndarray) -> None:

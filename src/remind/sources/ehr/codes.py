@@ -81,9 +81,9 @@ def _to_icd9(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def as_text(codes: Codes) -> pl.DataFrame:
-    """``stay_id, codes``: the titles of a stay's diagnoses; a code without a title stands for itself."""
+    """``stay_id, icd``: the titles of a stay's diagnoses; a code without a title stands for itself."""
     words = pl.coalesce("title", pl.format("ICD-{} {}", "version", "code"))
-    return codes.frame.group_by("stay_id", maintain_order=True).agg(codes=words.str.join("; "))
+    return codes.frame.group_by("stay_id", maintain_order=True).agg(icd=words.str.join("; "))
 
 
 def as_chapters(codes: Codes) -> pl.DataFrame:

@@ -7,20 +7,20 @@ import polars as pl
 
 from remind.sources.ehr.measurements import UNITS
 
-FOLDER = "measurements"
+COLUMN = FOLDER = "labs"  # a stay's file is FOLDER/STAY.parquet
 STATISTICS = ("first", "last", "lowest", "mean", "highest")
 
 
 def as_events(stays: Iterable[pl.DataFrame], folder: Path) -> Iterator[pl.DataFrame]:
-    """``stay_id, measurements``: writes a Parquet file of ``time, variable, value`` for each stay."""
+    """``stay_id, labs``: writes a Parquet file of ``time, variable, value`` for each stay."""
     (folder / FOLDER).mkdir()
     for frame in stays:
         cells = []
         for (stay,), events in frame.group_by("stay_id", maintain_order=True):
             place = f"{FOLDER}/{stay}.parquet"
             events.drop("stay_id").write_parquet(folder / place)
-            cells.append({"stay_id": stay, FOLDER: place})
-        yield pl.DataFrame(cells, schema={"stay_id": pl.Int64, FOLDER: pl.String})
+            cells.append({"stay_id": stay, COLUMN: place})
+        yield pl.DataFrame(cells, schema={"stay_id": pl.Int64, COLUMN: pl.String})
 
 
 def as_summaries(stays: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -36,7 +36,7 @@ def as_summaries(stays: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 
 def as_words(stays: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """``stay_id, measurements``: one clause a variable, as ``sodium 138 to 141, last 140 mEq/L``."""
+    """``stay_id, labs``: one clause a variable, as ``sodium 138 to 141, last 140 mEq/L``."""
     for frame in stays:
         number = {name: pl.col(name).round_sig_figs(4).map_elements(_short, pl.String) for name in STATISTICS}
         span = pl.when(pl.col("lowest") < pl.col("highest")).then(
@@ -48,7 +48,7 @@ def as_words(stays: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             span.otherwise(pl.format(" {}", number["last"])),
             pl.col("variable").replace_strict(UNITS, return_dtype=pl.String),
         )
-        yield _summed(frame).group_by("stay_id", maintain_order=True).agg(words.str.join("; ").alias(FOLDER))
+        yield _summed(frame).group_by("stay_id", maintain_order=True).agg(words.str.join("; ").alias(COLUMN))
 
 
 def _summed(frame: pl.DataFrame) -> pl.DataFrame:

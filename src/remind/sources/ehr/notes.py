@@ -16,7 +16,7 @@ def has_notes(records: Records) -> bool:
 
 
 def noted(records: Records, stays: Selection) -> pl.DataFrame:
-    """``stay_id, notes``: the patient's notes, newest first, up to the ``LIMIT`` of characters; whole notes only.
+    """``stay_id, text``: the patient's notes, newest first, up to the ``LIMIT`` of characters; whole notes only.
 
     A note counts from when it was stored. One without that time counts from its chart time, and one that has but a day
     from the day's end: a discharge summary carries midnight of its day. So the summary of the stay itself never
@@ -36,8 +36,8 @@ def noted(records: Records, stays: Selection) -> pl.DataFrame:
                 full.add(stay)
             if stay not in full:
                 held.append(text[:LIMIT])
-    joined = [{"stay_id": stay, "notes": "\n\n".join(parts)} for stay, parts in texts.items()]
-    return pl.DataFrame(joined, schema={"stay_id": pl.Int64, "notes": pl.String})
+    joined = [{"stay_id": stay, "text": "\n\n".join(parts)} for stay, parts in texts.items()]
+    return pl.DataFrame(joined, schema={"stay_id": pl.Int64, "text": pl.String})
 
 
 def _known(records: Records, name: str) -> Expression:
