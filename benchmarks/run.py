@@ -9,7 +9,10 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-SCRIPTS = ("collapsed_tokens.py", "batched_experts.py", "encode_once.py", "million_rows.py", "gradient_consistency.py")
+SCRIPTS = (
+    *("collapsed_tokens.py", "batched_experts.py", "encode_once.py", "million_rows.py", "gradient_consistency.py"),
+    "ehr_scale.py",
+)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ DIFFERENCE = {
     **dict.fromkeys(("difference", "low", "high", "p_holm"), pl.Float64),
     "verdict": pl.String,
 }
+SAID = {"accuracy": "accuracy", "macro_auroc": "macro AUROC"}
 SCORE = {"metric": pl.String, "mean": pl.Float64, "std": pl.Float64, "seeds": pl.List(pl.Int64), **DIFFERENCE}
 
 
@@ -89,6 +90,7 @@ def score_lines(row: Mapping[str, Any], method: str, /, **names: Any) -> list[di
             {
                 **names,
                 "n": row["n"],
+                "few": row["few"],
                 "metric": metric,
                 "mean": score["mean"],
                 "std": score["std"],
@@ -101,7 +103,7 @@ def score_lines(row: Mapping[str, Any], method: str, /, **names: Any) -> list[di
 
 def score_table(lines: Iterable[Mapping[str, Any]], **names: Any) -> pl.DataFrame:
     """The lines as a table; ``names`` gives the type of each column that says what a line is of."""
-    return pl.DataFrame(list(lines), schema={**names, "n": pl.Int64, **SCORE})
+    return pl.DataFrame(list(lines), schema={**names, "n": pl.Int64, "few": pl.Boolean, **SCORE})
 
 
 def paired(seeds: Sequence[int], reference: str) -> str:
@@ -114,21 +116,28 @@ def paired(seeds: Sequence[int], reference: str) -> str:
 
 
 def in_words(table: pl.DataFrame) -> str:
-    """How accuracy differs from the reference's, part by part."""
-    lines = table.filter(pl.col("metric") == "accuracy").iter_rows(named=True)
-    return "; ".join(f"{line['part']} accuracy {_difference(line)}" for line in lines) + "."
+    """How accuracy and AUROC differ from the reference's, part by part."""
+    parts = []
+    for (part,), lines in table.group_by("part", maintain_order=True):
+        by_metric = {line["metric"]: line for line in lines.iter_rows(named=True)}
+        said = [f"{words} {_difference(by_metric[metric])}" for metric, words in SAID.items()]
+        parts.append(f"{part} has too few patients to be judged" if lines["few"].any() else f"{part} {', '.join(said)}")
+    return "; ".join(parts) + "."
 
 
 def _difference(line: Mapping[str, Any]) -> str:
     if line["verdict"] is None:
-        return "has too few patients to be judged"
+        return "not judged (a class has too few patients)"
     verdict = "a tie" if line["verdict"] == "tie" else line["verdict"]
     return f"{line['difference']:+.3f} [{line['low']:+.3f}, {line['high']:+.3f}], {verdict}"
 
 
 def dot_panels(table: pl.DataFrame, *, panel: str, row: str, series: str, title: str) -> Figure:
-    """Accuracy: a dot for the mean, a bar of one standard deviation over seeds to either side; a colour a series."""
-    accuracy = table.filter(pl.col("metric") == "accuracy")
+    """Accuracy: a dot for the mean, a bar of one standard deviation over seeds to either side; a colour a series.
+
+    Parts of too few patients to be judged are not drawn.
+    """
+    accuracy = table.filter(pl.col("metric") == "accuracy", ~pl.col("few"))
     panels = accuracy.partition_by(panel, maintain_order=True)
     rows = [one[row].unique(maintain_order=True).to_list() for one in panels]
     names = accuracy[series].unique(maintain_order=True).to_list()
@@ -143,7 +152,7 @@ def dot_panels(table: pl.DataFrame, *, panel: str, row: str, series: str, title:
     for place, (axes, lines, labels) in enumerate(zip(grid.flat, panels, rows, strict=False)):
         for line in lines.iter_rows(named=True):
             number = names.index(line[series])
-            beside = 0.0 if series == row else 0.6 * ((number + 0.5) / len(names) - 0.5)
+            beside = 0.0 if series in (row, panel) else 0.6 * ((number + 0.5) / len(names) - 0.5)
             spread = None if line["std"] is None else 100 * line["std"]
             y = labels.index(line[row]) + beside
             axes.errorbar(100 * line["mean"], y, xerr=spread, capsize=2, elinewidth=1.2, **_style(number))
@@ -157,14 +166,14 @@ def dot_panels(table: pl.DataFrame, *, panel: str, row: str, series: str, title:
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
     figure.supxlabel("accuracy on the test split, %; mean and standard deviation over seeds", fontsize=8.5)
-    if series != row:
+    if series not in (row, panel):
         handles = [Line2D([], [], label=name, **_style(number)) for number, name in enumerate(names)]
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= 24 else f"{label[:23]}…"
+    return label if len(label) <= 36 else f"{label[:35]}…"
 
 
 def _style(number: int) -> dict[str, Any]:

@@ -144,6 +144,7 @@ def from_folder(layout: Layout, root: Path, *, memory: str) -> Iterator[Records]
         )
     with tempfile.TemporaryDirectory(prefix="remind-duckdb-") as spill:
         backend = ibis.duckdb.connect(memory_limit=memory, temp_directory=spill, preserve_insertion_order=False)
+        backend.raw_sql("SET enable_progress_bar = false")
         try:
             yield Records(layout, str(root), cache(partial(_from_file, backend, layout, root)))
         finally:
