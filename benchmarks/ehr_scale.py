@@ -1,8 +1,8 @@
 """MIMIC-IV at the size of a hospital: 100 million lab results in a csv.gz, from raw files to a cohort, out of core.
 
 Made up by DuckDB: 60 000 patients, each with one stay of three days in intensive care; a tenth of their labs fall into
-its first 48 hours. The extraction runs in a process of its own, as a user would start it. The reference is the memory we
-promise; seconds are in the raw figures.
+its first 48 hours. The extraction runs in a process of its own, as a user would start it. The reference is the memory
+we promise; seconds are in the raw figures.
 """
 
 import argparse
