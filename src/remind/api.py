@@ -12,6 +12,7 @@ from remind.cohort.cohort import Cohort, load
 from remind.cohort.splits import SPLITS
 from remind.config import Recipe, load_recipe
 from remind.engine.adapt import Adaptation, Tune
+from remind.engine.distributed import team
 from remind.engine.fitted import FittedModel
 from remind.engine.loop import train
 from remind.engine.run_folder import RunFolder
@@ -45,7 +46,7 @@ def fit(
         return fit_in_scratch(cohort, settings, store, watch)
     run = Path(out)
     fitted = train(cohort, settings, run, Path(store) if store else features_beside(run), watch)
-    if not (run / "metrics.json").exists():
+    if team().first and not (run / "metrics.json").exists():
         _write_metrics(RunFolder(run), fitted)
     return fitted
 

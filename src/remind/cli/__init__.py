@@ -1,6 +1,8 @@
 """The command line: parse, delegate, print."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -359,7 +361,12 @@ def _pairs(words: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """A mistake of the user ends in one red line and exit code 2; a traceback means the bug is ours."""
+    """A mistake of the user ends in one red line and exit code 2; a traceback means the bug is ours.
+
+    Of several processes that train together, the first one speaks.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
     try:
         app()
     except (RemindError, OSError) as error:

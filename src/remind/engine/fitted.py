@@ -256,10 +256,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def forward(model: nn.Module, dataset: CohortDataset, *, size: int) -> Iterator[tuple[Batch, Output]]:
-    """What a model makes of all the samples, in their order, ``size`` at a time."""
+def forward(
+    model: nn.Module, dataset: CohortDataset, *, size: int, rows: slice = slice(None)
+) -> Iterator[tuple[Batch, Output]]:
+    """What a model makes of all the samples, or of some ``rows``, in their order, ``size`` at a time."""
     device = next(model.parameters()).device
     with evaluating(model):
-        for chunk in torch.arange(len(dataset)).split(size):
+        for chunk in torch.arange(len(dataset))[rows].split(size):
             batch = to_device(dataset.__getitems__(chunk.tolist()), device)
             yield batch, model(batch)

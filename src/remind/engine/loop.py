@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -24,6 +23,7 @@ from remind.cohort.workers import worker_settings
 from remind.config import Recipe, TrainSettings
 from remind.engine.adapt import STAGE, Adaptation
 from remind.engine.averaging import WeightAverage
+from remind.engine.distributed import Shared, Together, start, team
 from remind.engine.fitted import FittedModel
 from remind.engine.probe import GradientProbe
 from remind.engine.progress import Standing
@@ -54,7 +54,8 @@ def train(
         RemindError: if files cannot be read, the folder is another run's, a checkpoint is damaged, or a loss is not
             finite.
     """
-    folder, watch = RunFolder(out), watch or Silence()
+    folder = RunFolder(out)
+    watch = watch if watch and team().first else Silence()
     if recipe.train.device == "cuda" and not torch.cuda.is_available():
         raise RemindError("train.device: there is no cuda device here; use cpu or auto.")
     folder.refuse_strangers()
@@ -103,7 +104,7 @@ def _train(
         training = Training(
             cohort, recipe, folder, store, watch, adaptation
         )  # what is wrong shows before a file is made
-        with folder.claimed(config):
+        with folder.claimed(config) if training.team.first else nullcontext():
             training.run()
 
 
@@ -135,7 +136,7 @@ class Training:
         self.cohort, self.folder, self.watch = cohort, folder, watch
         self.settings, self.adaptation = recipe.train, adaptation
         self.stages = (STAGE,) if adaptation else recipe.check().stages
-        self.fabric = Fabric(accelerator=self.settings.device, devices=1, precision=self.settings.precision)
+        self.team, self.fabric = team(), start(self.settings)
         self.fabric.seed_everything(recipe.seed, verbose=False)
         self.fitted = adaptation.fitted if adaptation else FittedModel.create(cohort, recipe)
         rows = {split: (adaptation.rows if adaptation else Cohort.rows)(cohort, split) for split in SPLITS[:2]}
@@ -147,12 +148,17 @@ class Training:
         self.validation = self.fitted.dataset(cohort, rows["validation"])
         self.judged = np.flatnonzero(cohort.split != SPLITS.index("train"))
         self.fitted.dataset(cohort, self.judged)  # what is wrong with it must show now, not in the end
-        self.model = self.fabric.setup_module(self.fitted.model)
+        if self.team.ranks > 1:
+            torch.manual_seed(np.random.SeedSequence([recipe.seed, self.team.rank]).generate_state(1).item())
+        network = self.fitted.model if self.team.ranks == 1 else Together(self.fitted.model, self.team)
+        self.model = self.fabric.setup_module(network)
         self.objective = self._objective().to(self.fabric.device)
         self.probe: GradientProbe | None = None
         if self.settings.gradients_every and not adaptation:
             self.probe = GradientProbe(self.training, self.fitted.criterion, seed=recipe.seed)
         self.objective.check(self.fitted.model)
+        if self.team.ranks > 1 and not self.objective.of_outputs:
+            raise RemindError(f"method {recipe.method!r} needs all of a batch in one process; start a single one.")
         self.sampler = self._sampler(recipe.seed)
         self.average = WeightAverage(self.fitted.model, decay=self.settings.average)
         self.epochs = _epochs(self.settings, len(self.stages))
@@ -217,7 +223,7 @@ class Training:
             model.eval()
             self.fitted.encode_once(self.cohort, [self.training, self.validation], self.store, self.watch)
         self.loader = DataLoader(
-            self.training,
+            self.training if self.team.ranks == 1 else Shared(self.training, self.team),
             batch_sampler=self.sampler,
             collate_fn=_as_is,
             generator=torch.Generator(),  # its own: else drawing batches would advance the one that dropout uses
@@ -303,7 +309,11 @@ class Training:
         standing, stage = self.standing, self.stages[self.standing.stage]
         with self.average.applied():
             found = validate(
-                self.model, self.validation, size=self.settings.batch_size, focal_gamma=self.settings.focal_gamma
+                self.model,
+                self.validation,
+                self.team,
+                size=self.settings.batch_size,
+                focal_gamma=self.settings.focal_gamma,
             )
             score = found.score(self.settings.select)
             better = not math.isnan(score) and (standing.best is None or score > standing.best)
@@ -362,6 +372,11 @@ class Training:
 
     def _finish(self) -> None:
         """Write the history, the selected model and its predictions; then the run is finished."""
+        if self.team.first:
+            self._write()
+        self.team.wait()
+
+    def _write(self) -> None:
         standing = self.standing
         self.folder.write_table("history", pl.DataFrame(standing.history, infer_schema_length=None))
         if standing.gradients:

@@ -18,6 +18,7 @@ from remind.errors import RemindError
 if TYPE_CHECKING:
     from remind.engine.loop import Training
 
+RNG = ("cpu", "cuda")
 PARTS = ("model", "average", "best", "objective", "optimizer", "rng")
 
 
@@ -30,7 +31,7 @@ def save(training: "Training") -> None:
         "best": training.best,
         "objective": training.objective.state_dict(),
         "optimizer": tensors,
-        "rng": rng_state(training.fabric.device),
+        "rng": _of_all_ranks(training, rng_state(training.fabric.device)),
     }
     document = {
         "standing": training.standing.to_json(),
@@ -38,7 +39,8 @@ def save(training: "Training") -> None:
         "optimizer": groups,
         "schedule": training.schedule.state_dict(),
     }
-    training.folder.save_checkpoint(flatten(parts), document)
+    if training.team.first:
+        training.folder.save_checkpoint(flatten(parts), document)
 
 
 def restore(training: "Training", tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
@@ -60,4 +62,16 @@ def restore(training: "Training", tensors: dict[str, Tensor], document: dict[str
         training.schedule.load_state_dict(document["schedule"])
     else:
         training.decide_who_learns(training.stages[-1])
-    load_rng_state(parts["rng"], training.fabric.device)
+    own = f".{training.team.rank}" if training.team.rank else ""
+    mine = {name: parts["rng"][f"{name}{own}"] for name in RNG if f"{name}{own}" in parts["rng"]}
+    if mine:  # none of its own: it goes on with more processes than before
+        load_rng_state(mine, training.fabric.device)
+
+
+def _of_all_ranks(training: "Training", own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each rank's generators: those of the first by their names, of rank 1 as ``cpu.1``, and so on."""
+    ranks, found = training.team.ranks, {}
+    for name, state in own.items():
+        rows = training.team.gather(state[None].to(training.fabric.device), ranks).cpu()
+        found |= {f"{name}.{rank}" if rank else name: rows[rank] for rank in range(ranks)}
+    return found

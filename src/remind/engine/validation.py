@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from remind.cohort.dataset import CohortDataset
+from remind.engine.distributed import Team
 from remind.engine.fitted import forward
 from remind.nn.losses import focal_loss
 
@@ -25,9 +26,11 @@ class Validation(NamedTuple):
         return -self.loss if select == "loss" else self.macro_auroc
 
 
-def validate(model: nn.Module, dataset: CohortDataset, *, size: int, focal_gamma: float) -> Validation:
-    """Run the model over the validation split, ``size`` samples at a time."""
-    logits = torch.cat([output.logits for _, output in forward(model, dataset, size=size)]).double().cpu()
+def validate(model: nn.Module, dataset: CohortDataset, team: Team, *, size: int, focal_gamma: float) -> Validation:
+    """Run the model over the validation split, ``size`` samples at a time; each rank over its part of it."""
+    rows = team.part(len(dataset))
+    own = torch.cat([output.logits for _, output in forward(model, dataset, size=size, rows=rows)])
+    logits = team.gather(own, len(dataset)).double().cpu()
     target = dataset.target
     correct = (logits.argmax(1) == target).numpy()
     loss = float(focal_loss(logits, target, gamma=focal_gamma).mean())

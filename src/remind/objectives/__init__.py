@@ -31,6 +31,9 @@ class Objective(nn.Module, ABC):
     """
 
     tries: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # values of its settings that are worth a trial
+    of_outputs: ClassVar[bool] = (
+        True  # whether outputs are all it needs of a model; else one process must have them all
+    )
 
     @abstractmethod
     def forward(self, model: nn.Module, batch: Batch) -> Loss:

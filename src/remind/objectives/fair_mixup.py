@@ -53,6 +53,7 @@ class FairMixup(Objective):
     """
 
     tries = {"weight": (0.05, 0.25, 1.0)}
+    of_outputs = False
     comparable: Tensor  # bool [g]
     running: Tensor  # float64 [g], mean losses
     seen: Tensor  # bool [g]
