@@ -1,8 +1,8 @@
 """MIMIC-IV (and MIMIC-III): death in hospital from the first 48 hours of a stay in intensive care.
 
 A sample is a stay, a subject a patient. The modalities are the paper's: ``text`` (clinical notes), ``labs`` (and
-vitals), ``icd`` (codes of diagnoses). Each holds only what was known when the window ended, unless the codes of the same
-stay are asked for. The data are PhysioNet's, under its data-use agreement: nothing of them may be given on.
+vitals), ``icd`` (codes of diagnoses). Each holds only what was known when the window ended, unless the codes of the
+same stay are asked for. The data are PhysioNet's, under its data-use agreement: nothing of them may be given on.
 """
 
 from collections.abc import Iterator
