@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
+from scipy.stats import spearmanr
 
 from remind.analysis.finding import Finding
 from remind.analysis.trained import Trained
@@ -72,9 +73,19 @@ def _says(table: pl.DataFrame) -> list[str]:
         for score, words in SCORES.items():
             parts = [f"{kind} {here[kind][score]:.3f}" for kind in ("head", "tail") if kind in here]
             gap = f"; gap {here['head'][score] - here['tail'][score]:+.3f}" if len(here) == 2 else ""
-            said.append(f"{method}, {words}: {', '.join(parts)}{gap}.")
+            rank = _with_share(table.filter(pl.col("step").is_null(), method=method), score)
+            said.append(f"{method}, {words}: {', '.join(parts)}{gap}; rank correlation with the share {rank}.")
     tail = table.filter(pl.col("step").is_null(), kind="tail")["combination"].n_unique()
     return [*said, f"Combinations of {PER_GROUP} training samples or more; {tail} of them are tail."]
+
+
+def _with_share(table: pl.DataFrame, score: str) -> str:
+    """Spearman's correlation of share and score over combinations, each a mean over seeds; it needs no head."""
+    means = table.group_by("combination").agg(pl.col("share", score).mean())
+    if means.height < 3:
+        return "not to be had of so few"
+    found = spearmanr(means["share"].to_numpy(), means[score].to_numpy())
+    return f"{found.statistic:+.2f} (p = {found.pvalue:.2f})"
 
 
 def _figure(table: pl.DataFrame, title: str) -> Figure:
@@ -99,6 +110,8 @@ def _figure(table: pl.DataFrame, title: str) -> Figure:
         for place, method in enumerate(methods):
             for kind, style in (("head", "-"), ("tail", "--")):
                 line = means.filter(method=method, kind=kind)
+                if line.is_empty():
+                    continue
                 colour = COLOURS[place % len(COLOURS)]
                 axes[1].plot(line["step"], line["dominant"], style, color=colour, label=f"{method}, {kind}")
         axes[1].set_xlabel("training step")
