@@ -84,8 +84,8 @@ def _with_share(table: pl.DataFrame, score: str) -> str:
     means = table.group_by("combination").agg(pl.col("share", score).mean())
     if means.height < 3:
         return "not to be had of so few"
-    found = spearmanr(means["share"].to_numpy(), means[score].to_numpy())
-    return f"{found.statistic:+.2f} (p = {found.pvalue:.2f})"
+    rank, p = spearmanr(means["share"].to_numpy(), means[score].to_numpy())
+    return f"{rank:+.2f} (p = {p:.2f})"
 
 
 def _figure(table: pl.DataFrame, title: str) -> Figure:
