@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -149,7 +149,7 @@ class Hospital:
     ) -> None:
         table = {"RR": "note/radiology", "DS": "note/discharge"}[kind]
         row = {"subject_id": subject, "hadm_id": hadm, "charttime": at, "storetime": stored, "text": text}
-        self._add(table, note_id=f"{subject}-{kind}-{self._next()}", note_type=kind, **row)
+        self._add(table, note_id=f"{subject}-{kind}-{self._next()}", note_type=kind, note_seq=self.number, **row)
 
     def frames(self) -> dict[str, pl.DataFrame]:
         """Every table with all its columns, as text; tables without rows are there too."""
@@ -170,14 +170,25 @@ class Hospital:
             _write(frame.drop(gone), root / f"{table}{suffix}")
         return root
 
-    def write_three(self, root: Path) -> Path:
+    def write_three(
+        self, root: Path, *, change: Callable[[str, pl.DataFrame], pl.DataFrame] = lambda name, frame: frame
+    ) -> Path:
         """The same hospital in MIMIC-III's layout: names in capitals, dates of birth, ICUSTAY_ID, NOTEEVENTS."""
         frames = self.frames()
         born = pl.format("{}-01-01 00:00:00", pl.col("anchor_year").cast(int) - pl.col("anchor_age").cast(int))
         empty = pl.lit(None, pl.String)
         day = pl.col("charttime").str.slice(0, 10)
-        notes = pl.concat([frames["note/discharge"], frames["note/radiology"]]).select(
-            "subject_id", "hadm_id", "charttime", "storetime", "text", chartdate=day, iserror=empty
+        notes = (
+            pl.concat([frames["note/discharge"], frames["note/radiology"]])
+            .select(
+                *("subject_id", "hadm_id", "charttime", "storetime", "text"),
+                chartdate=day,
+                iserror=empty,
+                category=pl.when(pl.col("note_type") == "DS")
+                .then(pl.lit("Discharge summary"))
+                .otherwise(pl.lit("Radiology")),
+            )
+            .with_row_index("row_id")
         )
         tables = {
             "PATIENTS": frames["hosp/patients"].select("subject_id", "gender", dob=born),
@@ -192,7 +203,7 @@ class Hospital:
             "NOTEEVENTS": notes,
         }
         for name, frame in tables.items():
-            _write(frame.rename(str.upper), root / f"{name}.csv.gz")
+            _write(change(name, frame).rename(str.upper), root / f"{name}.csv.gz")
         return root
 
 

@@ -41,8 +41,8 @@ def test_all_views_of_an_exam_are_of_one_breast_the_fuller_one(tmp_path):
         clinic.image("p", "e", "2D", view, "R")
     clinic.image("q", "tie", "2D", "CC", "R")
     clinic.image("q", "tie", "2D", "MLO", "L")
-    for exam in ("e", "tie"):
-        clinic.finding(exam[0], exam, "1")
+    for patient, exam in (("p", "e"), ("q", "tie")):
+        clinic.finding(patient, exam, "1")
     samples, report, _ = made(clinic, tmp_path)
     rows = {row["sample"]: row for row in samples.iter_rows(named=True)}
     assert (rows["e"]["ffdm_cc"], rows["e"]["ffdm_mlo"]) == (
@@ -75,18 +75,42 @@ def test_what_is_no_plain_view_and_no_womans_density_is_left_out_and_counted(tmp
         ("second", ["1"]),
     ):
         for density in densities:
-            clinic.finding(exam[0], exam, density)
+            clinic.finding("p" if exam == "e" else exam[0], exam, density)
     samples, report, _ = made(clinic, tmp_path)
     assert samples.select("sample", "density").rows() == [("e", "C"), ("odd", "D"), ("second", "A")]
-    assert report["steps"][:4] == [
-        ["images", 9],
-        ["of the four views, not magnified", 6],
-        ["exams with such a view", 6],
-        ["with a density of A to D", 3],
-    ]
+    assert [count for _, count in report["steps"][:5]] == [9, 6, 6, 6, 3]
     assert any("1 exams have rows that differ in tissueden" in sentence for sentence in report["warnings"])
     assert any("cview_cc" in sentence for sentence in report["warnings"])
     assert "cview_cc" not in samples.columns
+
+
+def test_a_density_without_a_majority_is_left_out_and_said(tmp_path):
+    clinic = Clinic()
+    for exam, densities in (("tie", "1 4"), ("three", "1 2 3"), ("most", "2 2 3"), ("one", "4")):
+        clinic.image("p", exam, "2D", "CC")
+        for density in densities.split():
+            clinic.finding("p", exam, density)
+    samples, report, _ = made(clinic, tmp_path)
+    assert samples.select("sample", "density").rows() == [("most", "B"), ("one", "D")]
+    assert any(sentence.startswith("3 exams") and "; 2 have none" in sentence for sentence in report["warnings"])
+
+
+def test_numbers_that_were_floats_and_names_with_spaces_are_the_same(tmp_path):
+    clinic = Clinic()
+    clinic.image(" 7 ", "1.0", " 2d ", " cc ")
+    clinic.finding("7.0", "1", "2")
+    clinic.image("8", "2", "2D", "MLO")
+    clinic.finding("8", "2", "1")
+    samples, _, _ = made(clinic, tmp_path)
+    assert samples.select("sample", "patient", "density").rows() == [("1", "7", "B"), ("2", "8", "A")]
+
+
+def test_an_exam_of_two_patients_is_refused(tmp_path):
+    clinic = Clinic()
+    for patient, density in (("p", "1"), ("q", "4")):
+        clinic.image(patient, "e", "2D", "CC")
+        clinic.finding(patient, "e", density)
+    refused(tmp_path, "sample", root=str(clinic.write(tmp_path / "two", files=False)))
 
 
 def test_exams_are_joined_by_number_not_by_date(tmp_path):
@@ -107,6 +131,7 @@ def test_png_files_and_another_prefix(tmp_path):
     for row in clinic.images:
         row["anon_dicom_path"] = str(row["anon_dicom_path"]).replace(STORED_UNDER, "/other/")
     clinic.write(tmp_path / "moved", files=False)
+    refused(tmp_path, "--prefix", "0 whose path begins", root=str(tmp_path / "moved"))
     place = write(tmp_path / "c2", root=str(tmp_path / "moved"), prefix="/other/")
     assert pl.read_parquet(place / "samples.parquet")["ffdm_cc"][0].startswith("images/cohort_1/")
 

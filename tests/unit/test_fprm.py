@@ -76,6 +76,34 @@ def test_the_papers_shares_and_its_contradiction_are_printed(tmp_path):
         assert words in done.out, words
 
 
+def test_a_manifest_below_names_files_from_the_root(tmp_path):
+    root = retina(tmp_path / "fprm")
+    (root / "lists").mkdir()
+    (root / "manifest.csv").rename(root / "lists" / "m.csv")
+    _, _, cohort = made(tmp_path, root=str(root), manifest="lists/m.csv")
+    assert audit(cohort).problems == []
+
+
+def test_patients_and_grades_are_one_however_their_numbers_are_written(tmp_path):
+    def floats(table):
+        odd = pl.int_range(pl.len()) % 2 == 1
+        written = [pl.when(odd).then(pl.format(" {}.0", name)).otherwise(name).alias(name) for name in ("n", "grade")]
+        return table.with_columns(n=(pl.int_range(pl.len()) // 2).cast(pl.String)).with_columns(written)
+
+    samples, report, cohort = made(tmp_path, root=str(retina(tmp_path / "fprm", change=floats)), patient="n")
+    assert report["steps"][-1] == ["patients", 12]
+    assert samples["n"].n_unique() == 12
+    assert load(cohort).classes == ["0", "1", "2"]
+
+
+def test_many_grades_are_warned_of(tmp_path):
+    def measured(table):
+        return table.with_columns(grade=(pl.int_range(pl.len()) * 1.5).cast(pl.String))
+
+    _, report, _ = made(tmp_path, root=str(retina(tmp_path / "fprm", change=measured)))
+    assert any("24 grades" in sentence for sentence in report["warnings"])
+
+
 def refused(folder, *words, **settings):
     with pytest.raises(RemindError) as caught:
         write(folder / "refused", **settings)
@@ -92,9 +120,17 @@ def test_what_is_not_there_is_named(tmp_path):
     refused(tmp_path, "'who'", "patient_id", root=root, patient="who")
     refused(tmp_path, "'y_'", "--table", root=root, table="y_")
     refused(tmp_path, "x_99", root=root, table="x_1, x_99")
+    for settings in ({"table": "grade"}, {"table": "patient_id,x_1"}, {"fundus": "flow"}, {"table": "x_1,x_1"}):
+        refused(tmp_path, "named for two things", root=root, **settings)
     (tmp_path / "fprm" / "fundus" / "7.png").unlink()
     refused(tmp_path, "fundus", "s007", root=root)
     outside = retina(tmp_path / "out", change=lambda t: t.with_columns(flow=pl.lit("../fprm/flow/0.npy")))
     refused(tmp_path, "flow", "s000", "and 19 more", root=str(outside))
+    long = retina(tmp_path / "long", change=lambda t: t.with_columns(flow=pl.lit("x" * 5000)))
+    refused(tmp_path, "flow", "s000", root=str(long))
+    one = retina(tmp_path / "one", change=lambda t: t.with_columns(grade=pl.lit("1")))
+    refused(tmp_path, "grade", "two or more", root=str(one))
+    twice = retina(tmp_path / "twice", change=lambda t: t.with_columns(sample_id=pl.lit("s1")))
+    refused(tmp_path, "sample_id", root=str(twice))
     ungraded = retina(tmp_path / "un", change=lambda t: t.with_columns(grade=pl.lit(None, pl.String)))
     refused(tmp_path, "no row has a grade", root=str(ungraded))

@@ -14,14 +14,27 @@ from mimic import HOUR, START, Hospital, crowd, load_postgres, postgres, postgre
 
 from remind.cohort.cohort import load
 from remind.errors import RemindError
+from remind.sources.ehr.measurements import by_stay
 from remind.sources.ehr.notes import LIMIT
-from remind.sources.ehr.variables import VARIABLES
+from remind.sources.ehr.variables import VARIABLES, conversions, plain
 from remind.sources.mimic_iv import write
 
 DEMO = Path(__file__).parents[3] / "shared" / "data" / "mimic-demo"
 INTIME = START + 2 * HOUR  # of Hospital.stay()
 UNTIL = INTIME + 48 * HOUR
 HEART, CREATININE = 220045, 50912
+
+
+# mimic3-benchmarks' variables as MIMIC-IV's items, and mimic-code's chemistry, counts, gases, coagulation and liver.
+VITALS = [
+    *(220045, 220179, 220050, 225309, 224167, 227243, 220180, 220051, 225310, 224643, 220181, 220052, 225312, 224322),
+    *(220210, 224689, 224690, 224422, 220277, 220227, 223761, 223762, 220621, 225664, 226537, 220739, 223900, 223901),
+    *(223835, 223830, 220274, 226512, 224639, 226531, 226730, 226707),
+]
+LABS = [
+    *(50862, 50868, 50882, 50893, 50902, 50912, 50931, 50971, 50983, 51006, 51221, 51222, 51265, 51279, 51301, 51248),
+    *(51249, 51250, 51277, 50813, 50818, 50820, 50821, 50802, 50816, 51237, 51274, 51275, 50861, 50878, 50863, 50885),
+]
 
 
 def made(hospital, folder, **settings):
@@ -56,6 +69,8 @@ def test_the_demo_has_its_published_counts(demo):
     samples, report, cohort = demo
     assert report["steps"] == [
         ["ICU stays", 136],
+        ["in table admissions", 136],
+        ["in table patients", 136],
         ["of adults of 18 years and over", 135],
         ["the only one of their admission", 122],
         ["of 48 hours and more", 66],
@@ -87,7 +102,8 @@ def test_the_demos_measurements_are_those_of_a_plain_reading(demo):
         )
         for variable in VARIABLES:
             for item in getattr(variable, items):
-                factor, offset = variable.scaled.get(item, (1.0, 0.0))
+                unit = variable.items.get(item, variable.unit)
+                factor, offset = variable.others.get(unit, (1.0, 0.0))
                 values = rows.filter(pl.col("itemid") == item)["valuenum"] * factor + offset
                 if variable.shares:
                     values = pl.select(pl.when(values <= 1).then(values * 100).otherwise(values)).to_series()
@@ -109,6 +125,9 @@ def test_from_raw_files_to_a_trained_remind_in_one_command(tmp_path, tiny):
     for words in ("136", "66", "of them died in hospital", "respiratory rate", "remind, seed 0"):
         assert words in done.out
     assert (tmp_path / "demo" / "remind-seed0" / "metrics.json").is_file()
+    other = call("demo", "--out", tmp_path / "demo", "--source", "embed", "--root", DEMO)
+    assert other.code == 2
+    assert "was made of mimic-iv" in other.err
     assert (tmp_path / "demo" / "combinations.png").is_file()
 
 
@@ -140,7 +159,7 @@ def test_nothing_that_was_not_known_when_the_window_ended_gets_in(planted, tmp_p
             hospital.chart(stay, HEART, value, at, stored=stored)
         else:
             hospital.note(subject, f"n{number}n", at, stored=stored, kind="RR" if kind == "note" else "DS")
-            if stored is None and (at.hour, at.minute, at.second) == (0, 0, 0):
+            if known == at and (at.hour, at.minute, at.second) == (0, 0, 0):
                 known = at + timedelta(days=1)
             if known < UNTIL:
                 notes.append((known, f"n{number}n"))
@@ -158,16 +177,62 @@ def test_nothing_that_was_not_known_when_the_window_ended_gets_in(planted, tmp_p
         assert times == sorted(times, reverse=True)
 
 
-def test_the_discharge_summary_of_the_stay_never_counts_even_when_dated_at_midnight(tmp_path):
+def test_what_is_known_at_the_very_second_the_window_ends_is_too_late(tmp_path):
+    second = timedelta(seconds=1)
+    hospital = Hospital()
+    subject, _, stay = hospital.stay()
+    hospital.lab(subject, CREATININE, 1, INTIME)  # the first second is in
+    hospital.lab(subject, CREATININE, 2, INTIME - second, stored=INTIME)
+    hospital.lab(subject, CREATININE, 3, UNTIL - second)
+    hospital.lab(subject, CREATININE, 4, UNTIL)
+    hospital.lab(subject, CREATININE, 5, UNTIL - HOUR, stored=UNTIL - second)
+    hospital.lab(subject, CREATININE, 6, UNTIL - HOUR, stored=UNTIL)
+    hospital.lab(subject, CREATININE, 7, UNTIL + HOUR, stored=UNTIL - HOUR)  # a clock that was wrong
+    hospital.chart(stay, HEART, 80, UNTIL - HOUR, stored=UNTIL)
+    for number, stored in enumerate((UNTIL - second, UNTIL)):
+        hospital.note(subject, f"n{number}", UNTIL - HOUR, stored=stored)
+    samples, _, cohort = made(hospital, tmp_path)
+    assert sorted(events(cohort, stay)["value"]) == [1, 3, 5]
+    assert samples["text"].to_list() == ["n0"]
+
+
+@pytest.mark.parametrize("written", ["at midnight", "before it is dated", "a draft in the window"])
+def test_the_discharge_summary_of_the_admission_never_counts_whatever_its_times(tmp_path, written):
+    """In the release, its chart time is midnight of the day, and its store time may be as early, or earlier."""
     hospital = Hospital()
     subject, hadm, _ = hospital.stay()
     hospital.lab(subject, CREATININE, 1, INTIME)
     midnight = UNTIL.replace(hour=0, minute=0)
     assert midnight < UNTIL < midnight + 24 * HOUR
-    hospital.note(subject, "died at noon", midnight, kind="DS", hadm=hadm)
-    hospital.note(subject, "earlier stay", START - timedelta(days=30), kind="DS")
+    at, stored = {
+        "at midnight": (midnight, midnight),
+        "before it is dated": (midnight + 24 * HOUR, UNTIL - 9 * HOUR),
+        "a draft in the window": (INTIME, INTIME + 40 * HOUR),
+    }[written]
+    hospital.note(subject, "died at noon", at, stored=stored, kind="DS", hadm=hadm)
+    hospital.note(subject, "earlier stay", START - timedelta(days=30), kind="DS", hadm=1)
     samples, _, _ = made(hospital, tmp_path)
     assert samples["text"].to_list() == ["earlier stay"]
+    three, _, _ = folder_of(
+        write(tmp_path / "c3", root=str(hospital.write_three(tmp_path / "three")), layout="mimic-iii")
+    )
+    assert three["text"].to_list() == ["earlier stay"]
+
+
+def test_a_note_of_midnight_counts_from_the_days_end(tmp_path):
+    hospital = Hospital()
+    subject, _, _ = hospital.stay()
+    hospital.lab(subject, CREATININE, 1, INTIME)
+    midnight = UNTIL.replace(hour=0, minute=0)
+    for text, at, stored in (
+        ("of the last day", midnight, None),
+        ("stored at once", midnight, midnight),
+        ("the day before", midnight - 24 * HOUR, None),
+        ("stored later", midnight, midnight + HOUR),
+    ):
+        hospital.note(subject, text, at, stored=stored)
+    samples, _, _ = made(hospital, tmp_path)
+    assert samples["text"][0].split("\n\n") == ["stored later", "the day before"]
 
 
 def test_codes_are_of_admissions_that_ended_before_this_one_began(tmp_path):
@@ -208,7 +273,7 @@ def test_each_condition_drops_the_stays_it_names(tmp_path):
     for subject, _, _ in kept:
         hospital.lab(subject, CREATININE, 1, INTIME)
     samples, report, _ = made(hospital, tmp_path)
-    assert [count for _, count in report["steps"]] == [8, 7, 5, 4, 3, 2, 1]
+    assert [count for _, count in report["steps"]] == [8, 8, 8, 7, 5, 4, 3, 2, 1]
     assert steps(report)["with a note, a measurement or a code"] == 2
     assert samples.sort("stay_id").select("stay_id", "subject_id", "outcome").rows() == [
         (kept[0][2], kept[0][0], "survived"),
@@ -223,7 +288,8 @@ def test_units_are_made_one_and_what_cannot_be_is_dropped_and_counted(tmp_path):
     at = INTIME + HOUR
     for item, value, unit in (
         *((223761, 98.6, "°F"), (223761, 212.0, "°F"), (223762, 38.0, "°C")),  # 100 °C is no patient's
-        *((226531, 100.0, None), (226707, 70.0, "Inch"), (226730, 12.0, "cm")),
+        *((226531, 100.0, None), (226531, 80.0, "kg"), (226707, 70.0, "Inch"), (226730, 12.0, "cm")),
+        *((678, 100.4, None), (3580, 70.0, None), (3582, 2000.0, None)),
         *((223835, 0.4, None), (223835, 50.0, ""), (HEART, 80.0, "BPM"), (HEART, 0.0, "bpm"), (HEART, 70.0, "kg")),
     ):
         hospital.chart(stay, item, value, at, unit=unit)
@@ -234,15 +300,16 @@ def test_units_are_made_one_and_what_cannot_be_is_dropped_and_counted(tmp_path):
     found = events(cohort, stay).select("variable", pl.col("value").round(4)).sort("variable", "value").rows()
     assert found == [
         *(("creatinine", 1.5), ("creatinine", 1.6), ("heart rate", 80.0), ("height", 177.8)),
-        *(("inspired oxygen", 40.0), ("inspired oxygen", 50.0), ("temperature", 37.0), ("temperature", 38.0)),
-        ("weight", 45.3592),
+        *(("inspired oxygen", 40.0), ("inspired oxygen", 50.0)),
+        *(("temperature", 37.0), ("temperature", 38.0), ("temperature", 38.0)),
+        *(("weight", 45.3592), ("weight", 56.699), ("weight", 70.0), ("weight", 80.0)),
     ]
     counted = {name: tuple(line.values()) for name, line in report["measurements"].items()}
     assert counted == {
         "heart rate": (1, 1, 1),
-        "temperature": (2, 0, 1),
+        "temperature": (3, 0, 1),
         "inspired oxygen": (2, 0, 0),
-        "weight": (1, 0, 0),
+        "weight": (4, 0, 0),
         "height": (1, 0, 1),
         "creatinine": (2, 1, 1),
     }
@@ -251,8 +318,26 @@ def test_units_are_made_one_and_what_cannot_be_is_dropped_and_counted(tmp_path):
 def test_no_item_means_two_things_and_every_range_is_one():
     items = [item for variable in VARIABLES for item in (*variable.labs, *variable.chart)]
     assert len(items) == len(set(items))
-    assert all(variable.low < variable.high and set(variable.scaled) <= set(variable.chart) for variable in VARIABLES)
+    assert all(variable.low < variable.high and set(variable.items) <= set(variable.chart) for variable in VARIABLES)
+    assert all(plain(unit) in conversions(variable) for variable in VARIABLES for unit in variable.items.values())
+    assert set(VITALS) | set(LABS) <= set(items)
+    assert not {51491, 51094, 50831, 51478} & set(items)  # of urine and other fluids
     assert len({variable.name for variable in VARIABLES}) == len(VARIABLES)
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths=st.lists(st.integers(1, 6), max_size=6), cuts=st.lists(st.integers(1, 5), max_size=30))
+def test_stays_are_never_cut_however_batches_are(lengths, cuts):
+    rows = pl.DataFrame({"stay_id": [stay for stay, length in enumerate(lengths) for _ in range(length)]})
+    rows = rows.with_row_index()
+    batches, start = [], 0
+    for cut in [*cuts, rows.height]:
+        batches.append(rows[start : start + cut])
+        start += cut
+    found = list(by_stay(batches))
+    assert pl.concat([rows.clear(), *found]).equals(rows)
+    seen = [stay for frame in found for stay in frame["stay_id"].unique(maintain_order=True)]
+    assert seen == list(range(len(lengths)))
 
 
 def test_icd_10_is_mapped_or_kept_padded_codes_and_repeats_are_one(tmp_path):
@@ -367,10 +452,43 @@ def test_mimic_iii_gives_the_same_stays_from_its_own_layout(hospital, from_files
     assert mine.select(same).equals(theirs.select(same))
 
 
-def test_older_tables_without_a_storetime_are_read(hospital, tmp_path):
+def test_older_tables_without_a_storetime_are_read_and_the_values_counted(hospital, tmp_path):
     gone = ("hosp/labevents.storetime", "icu/chartevents.storetime", "icu/chartevents.caregiver_id")
-    samples, _, _ = folder_of(write(tmp_path / "cohort", root=str(hospital.write(tmp_path / "old", without=gone))))
+    root = hospital.write(tmp_path / "old", without=gone)
+    samples, report, _ = folder_of(write(tmp_path / "cohort", root=str(root)))
     assert samples.height == 40
+    kept = sum(counts["kept"] for counts in report["measurements"].values())
+    assert any(f"{kept} labs and vitals do not say when they were stored" in said for said in report["warnings"])
+
+
+def test_mimic_iii_leaves_out_errors_and_counts_age_to_the_day(tmp_path):
+    hospital = Hospital()
+    subject, _, stay = hospital.stay(age=18)
+    hospital.chart(stay, 211, 80, INTIME)
+    hospital.chart(stay, 211, 90, INTIME + HOUR)
+    hospital.note(subject, "right", INTIME)
+    hospital.note(subject, "wrong", INTIME)
+    day = START.replace(hour=0, minute=0)
+    hospital.note(subject, "dated", day)
+
+    def wrong(name, frame):
+        if name == "CHARTEVENTS":
+            return frame.with_columns(error=pl.when(pl.col("valuenum") == "90").then(pl.lit("1")))
+        if name == "NOTEEVENTS":
+            time = pl.when(pl.col("text") != "dated").then("charttime")
+            return frame.with_columns(iserror=pl.when(pl.col("text") == "wrong").then(pl.lit("1")), charttime=time)
+        if name == "PATIENTS":
+            return frame.with_columns(dob=pl.lit(birthdays[0]))
+        return frame
+
+    birthdays = ["2132-03-02 00:00:00"]
+    root = hospital.write_three(tmp_path / "young", change=wrong)
+    refused(tmp_path, "0 of adults", root=str(root), layout="mimic-iii")
+    birthdays = ["2132-03-01 00:00:00"]
+    root = hospital.write_three(tmp_path / "three", change=wrong)
+    samples, _, cohort = folder_of(write(tmp_path / "cohort", root=str(root), layout="mimic-iii"))
+    assert events(cohort, stay)["value"].to_list() == [80]
+    assert samples["text"][0].split("\n\n") == ["dated", "right"]  # a day ends after its morning
 
 
 @pytest.mark.skipif(
@@ -384,10 +502,10 @@ def test_a_hospitals_postgresql_gives_what_the_files_give(hospital, from_files, 
 
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("ALTER TABLE mimiciv_icu.icustays DROP COLUMN outtime")
-        refused(tmp_path, "icu/icustays", "outtime", database=url)
+        refused(tmp_path, "mimiciv_icu.icustays", "outtime", database=url)
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("DROP SCHEMA mimiciv_icu CASCADE")
-        refused(tmp_path, "icu/icustays", database=url)
+        refused(tmp_path, "mimiciv_icu.icustays", database=url)
         refused(tmp_path, "mimiciii", database=url, layout="mimic-iii")
     refused(tmp_path, "cannot be reached", database=url.replace("remind@", "remind:secret@"), never="secret")
 
@@ -435,6 +553,49 @@ def test_no_stay_left_says_which_condition_took_the_last(tmp_path):
     refused(tmp_path, "1 ICU stays", "0 of 48 hours", root=str(hospital.write(tmp_path / "mimic")))
     hospital.stay()
     refused(tmp_path, "a single note", root=str(hospital.write(tmp_path / "bare")))
+
+
+def test_a_file_without_headings_or_with_longer_lines_shows_no_patient(hospital, tmp_path):
+    root = hospital.write(tmp_path / "mimic", suffix=".csv")
+    path = root / "hosp" / "labevents.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:-1], f"{lines[-1]},1,2,3"]))
+    refused(tmp_path, "records cannot be read", root=str(root), never=lines[-1].split(",")[1])
+    path.write_text("\n".join(lines[1:]))
+    refused(tmp_path, "hosp/labevents", "headings", root=str(root), never=lines[1].split(",")[1])
+    path.write_text("\n".join([",".join(f"{place}x" for place in range(16)), *lines[1:]]))
+    refused(tmp_path, "hosp/labevents", "subject_id", root=str(root), never="0x")
+    path.write_text("")
+    refused(tmp_path, "hosp/labevents", "headings", root=str(root))
+
+
+def test_a_byte_order_mark_lines_of_windows_and_hashes_change_nothing(hospital, from_files, tmp_path):
+    root = hospital.write(tmp_path / "mimic", suffix=".csv")
+    for path in root.rglob("*.csv"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert files(write(tmp_path / "cohort", root=str(root))) == from_files
+
+
+def test_stays_without_patient_or_admission_are_counted(hospital, tmp_path):
+    frames = hospital.frames()
+    root = hospital.write(tmp_path / "mimic", suffix=".csv")
+    frames["hosp/patients"].head(30).write_csv(root / "hosp" / "patients.csv")
+    _, report, _ = folder_of(write(tmp_path / "cohort", root=str(root)))
+    assert [count for _, count in report["steps"][:3]] == [40, 40, 30]
+    frames["hosp/patients"].clear().write_csv(root / "hosp" / "patients.csv")
+    refused(tmp_path, "40 ICU stays", "0 in table patients", root=str(root))
+
+
+def test_memory_and_urls_that_cannot_be_are_refused(hospital, tmp_path):
+    root = hospital.write(tmp_path / "mimic")
+    done = call("cohort", "make", "mimic-iv", "--root", root, "--out", tmp_path / "refused", "--memory", "lots")
+    assert done.code == 2
+    assert "memory" in done.err
+    for url in ("mysql://u:secret@h/x", "duckdb:///x.db", "postgresql://127.0.0.1:1/x?user=u&password=secret"):
+        refused(tmp_path, "atabase", database=url, never="secret")
+    damaged = hospital.write(tmp_path / "damaged", suffix=".parquet") / "hosp" / "labevents.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    refused(tmp_path, "labevents.parquet", root=str(tmp_path / "damaged"))
 
 
 def test_a_cell_that_is_no_number_is_counted_not_shown(hospital, tmp_path):

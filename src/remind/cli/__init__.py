@@ -52,13 +52,20 @@ def demo(
     from remind.api import evaluate, fit
     from remind.cohort.cohort import load
     from remind.cohort.describe import describe_cohort
+    from remind.engine.bundle import write_text
     from remind.report.figures import frequency_figure, save_figure
     from remind.report.live import LiveTable
     from remind.report.tables import atlas_table, metrics_table
 
-    folder = out / "cohort"
+    folder, made = out / "cohort", out / "source.json"
+    asked = {"source": source, "settings": _checked(source, _pairs(context.args))}
     if not folder.exists():
-        _make(source, folder, _pairs(context.args))
+        _make(source, folder, asked["settings"])
+        write_text(made, json.dumps(asked))
+    elif made.is_file() and (there := json.loads(made.read_text(encoding="utf-8"))) != asked:
+        raise RemindError(
+            f"{folder}: was made of {there['source']} with other settings; name another folder with --out."
+        )
     cohort = load(folder)
     console.print(atlas_table(describe_cohort(cohort), most=8))
     runs = {}
@@ -67,7 +74,7 @@ def demo(
         fit(cohort, method, seed=0, recipe=recipe, out=place, watch=LiveTable(console))
         runs[method] = evaluate(place)
     console.print(metrics_table("Test split, one seed", cohort.modalities, runs, most=12))
-    named = "NHANES 2017-2018, diabetes" if source == "nhanes" else cohort.spec.name
+    named = "NHANES 2017-2018, diabetes" if cohort.spec.name == "nhanes-diabetes" else cohort.spec.name
     title = f"{named}: frequent combinations, rare combinations"
     pictures = save_figure(frequency_figure(cohort.modalities, runs, title=title), out / "combinations")
     console.print(f"Runs: {out}/soft-moe-seed0, {out}/remind-seed0. Picture: {', '.join(map(str, pictures))}")
@@ -85,7 +92,7 @@ def make(
         out = Path(settings.pop(0))
     if out is None:
         raise RemindError(f"name the folder to write, as in: remind cohort make {source} my-cohort.")
-    _make(source, out, _pairs(settings))
+    _make(source, out, _checked(source, _pairs(settings)))
     console.print(f"{source} cohort -> {out}", markup=False, soft_wrap=True)
 
 
@@ -339,12 +346,18 @@ def methods(as_json: Json = False) -> None:
     show({name: dict(zip(keys, row, strict=True)) for name, row in rows.items()}, as_json, lambda: methods_table(rows))
 
 
+def _checked(source: str, settings: dict[str, Any]) -> dict[str, Any]:
+    from remind.sources import SOURCES
+
+    return SOURCES.check(source, settings)
+
+
 def _make(source: str, out: Path, settings: dict[str, Any]) -> None:
     from remind.report.extraction import extraction_tables
     from remind.sources import SOURCES
 
     with console.status(f"writing {source}"):
-        SOURCES.get(source)(out, **SOURCES.check(source, settings))
+        SOURCES.get(source)(out, **settings)
     if (report := out / "extraction.json").is_file():
         for table in extraction_tables(json.loads(report.read_text(encoding="utf-8"))):
             console.print(table)

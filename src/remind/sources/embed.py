@@ -54,7 +54,7 @@ def write(
         root: the folder with ``tables`` and ``images``.
         by: a sample is an ``exam`` (as in the paper), or each ``breast`` of it.
         images: the release's ``dicom`` files, or ``png`` files named in a column ``png_path``.
-        prefix: what the paths in the table begin with; it becomes ``images/``.
+        prefix: what the paths in the table begin with; it becomes ``images/``. Relative paths start from ``root``.
 
     Raises:
         RemindError: if a table or column is not there, or no exam is left.
@@ -66,24 +66,28 @@ def write(
     metadata = _read(place, "metadata", wanted, optional={"spot": "spot_mag"})
     clinical = _read(place, "clinical", CLINICAL)
     steps = [("images", metadata.height)]
-    views = _views(metadata, prefix)
+    views = _views(metadata)
     steps.append(("of the four views, not magnified", views.height))
+    views = _moved(views, prefix)
+    steps.append((f"whose path begins with {prefix} or is relative", views.height))
     samples = _samples(views, by)
     steps.append((f"{by}s with such a view", samples.height))
-    density, disputed = _densities(clinical)
-    samples = samples.join(density, on="exam").sort("sample")
+    density, disputed, tied = _densities(clinical)
+    samples = samples.join(density, on=["patient", "exam"]).sort("sample")
     steps.append(("with a density of A to D", samples.height))
     if samples.is_empty():
         raise RemindError(
-            f"{place}: no {by} is left ({', '.join(f'{count} {said}' for said, count in steps)}); check that acc_anon "
-            "agrees between the two tables."
+            f"{place}: no {by} is left ({', '.join(f'{count} {said}' for said, count in steps)}); check --prefix, and "
+            "that empi_anon and acc_anon agree between the two tables."
         )
     modalities = [name for name in MODALITIES if samples[name].count()]
-    warnings = [
-        f"no {by} has {name}; the cohort is without that modality." for name in MODALITIES if name not in modalities
-    ]
+    absent = [name for name in MODALITIES if name not in modalities]
+    warnings = [f"no {by} has {name}; the cohort is without that modality." for name in absent]
     if disputed:
-        warnings.append(f"{disputed} exams have rows that differ in tissueden; the most frequent counts.")
+        warnings.append(
+            f"{disputed} exams have rows that differ in tissueden; the most frequent counts; {tied} have none and are "
+            "left out."
+        )
     spare = views.height - samples.select(pl.sum_horizontal(pl.col(MODALITIES).is_not_null()).sum()).item()
     steps.append(("images not used: other breast, repeated view or no density", spare))
     spec = {
@@ -115,29 +119,36 @@ def _read(
             if column not in known:
                 raise RemindError(f"{path}: {unknown('column', column, known)}")
         extra = {ours: theirs for ours, theirs in (optional or {}).items() if theirs in known}
-        chosen = [pl.col(theirs).str.strip_chars().alias(ours) for ours, theirs in {**wanted, **extra}.items()]
+        whole = r"\.0$"  # of numbers that were floats to someone
+        chosen = [
+            pl.col(theirs).str.strip_chars().str.replace(whole, "").alias(ours)
+            for ours, theirs in {**wanted, **extra}.items()
+        ]
         frame = table.select(chosen).collect()
     except pl.exceptions.PolarsError as error:
         raise RemindError(f"{path}: cannot be read as a CSV file ({type(error).__name__}).") from None
     return frame.with_columns(pl.lit(None, pl.String).alias(ours) for ours in (optional or {}) if ours not in extra)
 
 
-def _views(metadata: pl.DataFrame, prefix: str) -> pl.DataFrame:
+def _views(metadata: pl.DataFrame) -> pl.DataFrame:
     """``patient, exam, side, modality, path`` of the images that are one of the four views."""
     kind = pl.col("type").str.to_lowercase().replace_strict(TYPES, default=None, return_dtype=pl.String)
     view = pl.col("view").str.to_uppercase().replace_strict(VIEWS, default=None, return_dtype=pl.String)
     special = pl.col("spot").cast(pl.Float64, strict=False).fill_null(0) == 1
-    path = pl.col("path").str.strip_prefix(prefix)
-    moved = pl.when(path != pl.col("path")).then(pl.format("images/{}", path)).otherwise("path")
     return (
         metadata.filter(~special)
-        .with_columns(
-            modality=pl.concat_str(kind, view, separator="_"), path=moved, side=pl.col("side").str.slice(0, 1)
-        )
+        .with_columns(modality=pl.concat_str(kind, view, separator="_"), side=pl.col("side").str.slice(0, 1))
         .filter(pl.col("modality").is_in(MODALITIES), pl.col("side").is_in(["L", "R"]))
         .drop_nulls(["patient", "exam", "path"])
         .select("patient", "exam", "side", "modality", "path")
     )
+
+
+def _moved(views: pl.DataFrame, prefix: str) -> pl.DataFrame:
+    """Paths below the root: what begins with the prefix lies in ``images``, what is relative where it says."""
+    begins, relative = pl.col("path").str.starts_with(prefix), ~pl.col("path").str.starts_with("/")
+    below = pl.format("images/{}", pl.col("path").str.strip_prefix(prefix))
+    return views.filter(begins | relative).with_columns(path=pl.when(begins).then(below).otherwise("path"))
 
 
 def _samples(views: pl.DataFrame, by: str) -> pl.DataFrame:
@@ -148,19 +159,20 @@ def _samples(views: pl.DataFrame, by: str) -> pl.DataFrame:
     if by == "breast":
         return wide.with_columns(sample=pl.format("{}-{}", "exam", "side"))
     count = pl.sum_horizontal(pl.col(MODALITIES).is_not_null())
-    ranked = wide.sort("exam", count, "side", descending=[False, True, False])
-    return ranked.unique("exam", keep="first", maintain_order=True).with_columns(sample="exam")
+    ranked = wide.sort("patient", "exam", count, "side", descending=[False, False, True, False])
+    return ranked.unique(["patient", "exam"], keep="first", maintain_order=True).with_columns(sample="exam")
 
 
-def _densities(clinical: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """``exam, density``, and how many exams have rows that disagree."""
-    number = pl.col("density").cast(pl.Float64, strict=False)
+def _densities(clinical: pl.DataFrame) -> tuple[pl.DataFrame, int, int]:
+    """``patient, exam, density``; of how many exams the rows disagree, and how many of them have no most frequent."""
+    key, number = ["patient", "exam"], pl.col("density").cast(pl.Float64, strict=False)
     counted = (
         clinical.with_columns(density=number.replace_strict(DENSITIES, default=None, return_dtype=pl.String))
-        .drop_nulls(["exam", "density"])
-        .group_by("exam", "density")
+        .drop_nulls([*key, "density"])
+        .group_by(*key, "density")
         .len()
-        .sort("exam", "len", "density", descending=[False, True, False])
     )
-    chosen = counted.unique("exam", keep="first", maintain_order=True)
-    return chosen.select("exam", "density"), counted.height - chosen.height
+    most = counted.filter(pl.col("len") == pl.col("len").max().over(key))
+    chosen = most.filter(pl.len().over(key) == 1)
+    disputed, tied = counted.filter(pl.len().over(key) > 1), most.filter(pl.len().over(key) > 1)
+    return chosen.select(*key, "density"), disputed.n_unique(subset=key), tied.n_unique(subset=key)

@@ -6,10 +6,12 @@ from typing import Any
 
 import polars as pl
 
+from remind.cohort.check import problems
 from remind.cohort.combination import Combination, distinct
 from remind.cohort.missingness.shares import paper_shares
 from remind.cohort.spec import as_spec
 from remind.cohort.table import availability
+from remind.errors import RemindError
 
 
 def extraction(
@@ -34,8 +36,13 @@ def extraction(
         paper: which of the paper's cohorts it is.
         says: a remark on the paper's shares.
         more: further counts.
+
+    Raises:
+        RemindError: if the samples are none that can be loaded, such as ids that stand twice.
     """
     checked = as_spec(spec)
+    if wrong := problems(checked, samples, source):
+        raise RemindError(f"{wrong[0].removesuffix('.')}; mend the tables that {source} was made from.")
     masks, _, counts = distinct(availability(checked, samples))
     labels = [Combination.of(mask.tolist()).label(list(checked.modalities)) for mask in masks]
     shares = dict(zip(labels, (counts / samples.height).tolist(), strict=True))

@@ -18,6 +18,7 @@ from remind.reading import Unreadable
 from remind.sources.extraction import extraction
 
 FILES = {"fundus": "image", "flow": "volume", "oxygen": "image"}  # the paper's M1 to M3; M4 is the table
+MANY = 20  # grades
 SAYS = "its tables 3, 7, 10 and 14 show fundus+flow+table in the place of fundus+oxygen+table"
 
 
@@ -39,7 +40,7 @@ def write(
     Args:
         out: the folder to write.
         root: the folder of the files.
-        manifest: the CSV, within it.
+        manifest: the CSV, within it. The paths it holds start from ``root``.
         sample: the column of the samples' ids.
         patient: the column of the patients' ids, by whom the split is drawn.
         grade: the column of the label; its classes are the values found, in order.
@@ -58,6 +59,8 @@ def write(
     samples = _read(place, [sample, patient, grade, *named.values()])
     columns = _table_columns(samples, table, place)
     given = [*named.values(), *columns]
+    _refuse_twice(place, [sample, patient, grade, *given])
+    samples = samples.with_columns(_plain(pl.col(sample, patient, grade)))
     steps = [("rows", samples.height)]
     samples = samples.drop_nulls(grade)
     steps.append(("with a grade", samples.height))
@@ -68,7 +71,7 @@ def write(
             f"{place}: no row has a grade and a modality; check columns {grade} and {', '.join(given[:4])}."
         )
     for column in named.values():
-        _all_there(place, samples, sample, column)
+        _all_there(Path(root), place, samples, sample, column)
     modalities: dict[str, dict[str, Any]] = {
         name: {"kind": FILES[name], "column": column} for name, column in named.items() if samples[column].count()
     }
@@ -76,11 +79,16 @@ def write(
         modalities["table"] = {"kind": "tabular", "columns": columns}
     absent = [name for name in (*FILES, "table") if name not in modalities]
     warnings = [f"no sample has {name}; the cohort is without that modality." for name in absent]
+    grades = _in_order(samples[grade])
+    if len(grades) < 2:
+        raise RemindError(f"{place}: column {grade} holds {len(grades)} grade; there must be two or more.")
+    if len(grades) > MANY:
+        warnings.append(f"column {grade} holds {len(grades)} grades; is it a label?")
     spec = {
         "name": "fprm",
         "id": sample,
         "subject": patient,
-        "label": {"column": grade, "classes": _in_order(samples[grade])},
+        "label": {"column": grade, "classes": grades},
         "root": str(Path(root).resolve()),
         "modalities": modalities,
     }
@@ -124,13 +132,24 @@ def _table_columns(samples: pl.DataFrame, table: str, place: Path) -> list[str]:
     return found
 
 
-def _all_there(place: Path, samples: pl.DataFrame, sample: str, column: str) -> None:
+def _refuse_twice(place: Path, columns: list[str]) -> None:
+    """A column means one thing: a label among the inputs would be learned."""
+    if twice := [column for column in columns if columns.count(column) > 1]:
+        raise RemindError(f"{place}: column {twice[0]!r} is named for two things; name it once.")
+
+
+def _plain(columns: pl.Expr) -> pl.Expr:
+    """Without spaces around, and whole numbers without ``.0``: 3 and 3.0 are one patient, and one grade."""
+    return columns.str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1")
+
+
+def _all_there(root: Path, place: Path, samples: pl.DataFrame, sample: str, column: str) -> None:
     """Every file a column names is there, and inside the folder."""
     lost = []
     for name, cell in samples.select(sample, column).drop_nulls(column).iter_rows():
         try:
-            found = within(place.parent, cell).exists()
-        except Unreadable:
+            found = within(root, cell).exists()
+        except (Unreadable, OSError):
             found = False
         if not found:
             lost.append(name)

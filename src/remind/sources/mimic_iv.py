@@ -8,9 +8,10 @@ same stay are asked for. The data are PhysioNet's, under its data-use agreement:
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
+from pydantic import Field
 
 from remind.cohort.table import fill_cohort, new_folder
 from remind.errors import RemindError
@@ -41,7 +42,7 @@ def write(
     form: Form = "events",
     codes: coding.Whose = "earlier",
     icd: coding.Icd = "mapped",
-    memory: str = "4GB",
+    memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MB|GB|MiB|GiB)$")] = "4GB",
 ) -> Path:
     """Write the cohort; ``extraction.json`` beside it counts what was found, kept and dropped.
 
@@ -65,7 +66,7 @@ def write(
     opened: AbstractContextManager[Records] = (
         from_server(LAYOUTS[layout], database)
         if database is not None
-        else from_folder(LAYOUTS[layout], Path(str(root)), memory=memory)
+        else from_folder(LAYOUTS[layout], Path(str(root)), memory=memory, spill=_parent(out))
     )
     with new_folder(out) as folder, opened as records:
         stays = select_stays(records, hours)
@@ -99,6 +100,11 @@ def write(
     return out
 
 
+def _parent(out: Path) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.parent
+
+
 def _columns(spec: dict[str, Any]) -> list[str]:
     return spec["columns"] if spec["kind"] == "tabular" else [spec["column"]]
 
@@ -124,7 +130,7 @@ def _cells(
             "there are no notes (a project of its own at PhysioNet: note/radiology, note/discharge); the cohort is "
             "without that modality."
         )
-    yield "labs", _measurements(records, stays, form, folder, told)
+    yield "labs", _measurements(records, stays, form, folder, told, warnings)
     if codes == "same-stay":
         warnings.append(coding.LEAK)
     found = coding.coded(records, stays, whose=codes, icd=icd)
@@ -137,7 +143,7 @@ def _cells(
 
 
 def _measurements(
-    records: Records, stays: Selection, form: Form, folder: Path, told: dict[str, Any]
+    records: Records, stays: Selection, form: Form, folder: Path, told: dict[str, Any], warnings: list[str]
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     cleaner = Cleaner()
     frames = map(cleaner.clean, by_stay(records.batches(measured(records, stays))))
@@ -148,5 +154,10 @@ def _measurements(
     else:
         pieces = list(forms.as_summaries(frames))
         spec = {"kind": "tabular", "columns": pieces[0].columns[1:] if pieces else []}
+    if cleaner.never_stored:
+        warnings.append(
+            f"{cleaner.never_stored} labs and vitals do not say when they were stored; they count from when they were "
+            "taken."
+        )
     told["measurements"] = {name: counts for name, counts in cleaner.counts.items() if any(counts.values())}
     return (pl.concat(pieces) if pieces else pl.DataFrame()), spec

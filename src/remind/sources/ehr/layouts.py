@@ -37,7 +37,7 @@ _ADMISSIONS = (
 )
 _LABS = "subject_id:int64 itemid:int64 charttime:timestamp storetime:timestamp? valuenum:float64 valueuom:string"
 _CHART = "stay_id:int64 itemid:int64 charttime:timestamp storetime:timestamp? valuenum:float64 valueuom:string"
-_NOTES = "subject_id:int64 charttime:timestamp storetime:timestamp? text:string"
+_NOTES = "subject_id:int64 hadm_id:int64 number:int64? charttime:timestamp storetime:timestamp? text:string"
 
 MIMIC_IV = Layout(
     "MIMIC-IV",
@@ -60,8 +60,8 @@ MIMIC_IV = Layout(
         "chartevents": _fields(_CHART),
         "diagnoses": _fields("hadm_id:int64 seq_num:int64 icd_code:string icd_version:int64"),
         "diagnosis_titles": _fields("icd_code:string icd_version:int64 long_title:string"),
-        "discharge": _fields(_NOTES),
-        "radiology": _fields(_NOTES),
+        "discharge": _fields(_NOTES, number="note_seq"),
+        "radiology": _fields(_NOTES, number="note_seq"),
     },
 )
 
@@ -85,6 +85,6 @@ MIMIC_III = Layout(
         "chartevents": _fields(f"{_CHART} error:int64?", stay_id="icustay_id"),
         "diagnoses": _fields("hadm_id:int64 seq_num:int64 icd_code:string icd_version:int64?", icd_code="icd9_code"),
         "diagnosis_titles": _fields("icd_code:string icd_version:int64? long_title:string", icd_code="icd9_code"),
-        "notes": _fields(f"{_NOTES} chartdate:timestamp iserror:int64?"),
+        "notes": _fields(f"{_NOTES} chartdate:timestamp category:string iserror:int64?", number="row_id"),
     },
 )

@@ -8,16 +8,16 @@ import polars as pl
 
 from remind.sources.ehr.records import Expression, Records
 from remind.sources.ehr.stays import Selection
-from remind.sources.ehr.variables import VARIABLES, plain
+from remind.sources.ehr.variables import VARIABLES, conversions, plain
 
 UNITS = {variable.name: variable.unit for variable in VARIABLES}
 
 
 def measured(records: Records, stays: Selection) -> Expression:
-    """The rows of both tables as ``stay_id, hour, itemid, value, unit``, by stay.
+    """The rows of both tables as ``stay_id, hour, itemid, value, unit, stored``, by stay.
 
     A value counts if it was taken in the window and was in the record before its end: a lab drawn at hour 47 whose
-    result came at hour 49 was not known.
+    result came at hour 49 was not known. Where no one wrote when it was stored, it counts from when it was taken.
     """
     chosen = stays.expression
     labs = records.table("labevents").join(chosen, "subject_id")
@@ -43,7 +43,12 @@ def _within(events: Expression, items: list[int]) -> Expression:
     )
     seconds = kept.charttime.epoch_seconds() - kept.intime.epoch_seconds()
     return kept.select(
-        "stay_id", hour=seconds.cast("float64") / 3600, itemid=kept.itemid, value=kept.valuenum, unit=kept.valueuom
+        "stay_id",
+        hour=seconds.cast("float64") / 3600,
+        itemid=kept.itemid,
+        value=kept.valuenum,
+        unit=kept.valueuom,
+        stored=kept.storetime.notnull(),
     )
 
 
@@ -54,27 +59,32 @@ class Cleaner:
     counts: dict[str, dict[str, int]] = field(
         default_factory=lambda: {name: {"kept": 0, "wrong_unit": 0, "implausible": 0} for name in UNITS}
     )
+    never_stored: int = 0  # of those kept
 
     def clean(self, raw: pl.DataFrame) -> pl.DataFrame:
         """``stay_id, time, variable, value`` of raw rows, in that order; ``time`` in hours."""
+        written = pl.col("unit").str.replace_all(" ", "", literal=True).str.to_lowercase()
+        unit = pl.when(written != "").then(written).otherwise("default")
+        judged = raw.join(_ITEMS, on="itemid").with_columns(unit=unit)
+        judged = judged.join(_CONVERSIONS, on=["variable", "unit"], how="left")
         given = pl.col("value")
         share = pl.col("shares") & (given <= 1)
-        unit = pl.col("unit").str.replace_all(" ", "", literal=True).str.to_lowercase()
-        judged = raw.join(_ITEMS, on="itemid").with_columns(
-            value=pl.when(share).then(given * 100).otherwise(given * pl.col("factor") + pl.col("offset")),
-            wrong_unit=~(unit.is_null() | (unit == "") | unit.is_in(pl.col("units"))),
-        )
         judged = judged.with_columns(
-            implausible=~pl.col("wrong_unit")
-            & ~(pl.col("value").is_between("low", "high") & pl.col("value").is_finite())
-        ).with_columns(kept=~(pl.col("wrong_unit") | pl.col("implausible")))
+            value=pl.when(share).then(given * 100).otherwise(given * pl.col("factor") + pl.col("offset")),
+            wrong_unit=pl.col("factor").is_null(),
+        )
+        plausible = pl.col("value").is_between("low", "high").fill_null(False)
+        judged = judged.with_columns(
+            kept=plausible & ~pl.col("wrong_unit"), implausible=~plausible & ~pl.col("wrong_unit")
+        )
         sums = judged.group_by("variable").agg(pl.col("kept", "wrong_unit", "implausible").sum())
         for row in sums.iter_rows(named=True):
             counts = self.counts[row.pop("variable")]
             for key, count in row.items():
                 counts[key] += count
-        kept = judged.filter("kept").select("stay_id", "variable", "value", time="hour")
-        return kept.select("stay_id", "time", "variable", "value").sort(pl.all())
+        kept = judged.filter("kept")
+        self.never_stored += int((~kept["stored"]).sum())
+        return kept.select("stay_id", pl.col("hour").alias("time"), "variable", "value").sort(pl.all())
 
 
 def _item_table() -> pl.DataFrame:
@@ -85,10 +95,8 @@ def _item_table() -> pl.DataFrame:
             "variable": variable.name,
             "low": variable.low,
             "high": variable.high,
-            "factor": variable.scaled.get(item, (1.0, 0.0))[0],
-            "offset": variable.scaled.get(item, (1.0, 0.0))[1],
             "shares": variable.shares,
-            "units": [plain(unit) for unit in (variable.unit, *variable.also)],
+            "default": plain(variable.items.get(item, variable.unit)),
         }
         for variable in VARIABLES
         for item in (*variable.labs, *variable.chart)
@@ -96,7 +104,17 @@ def _item_table() -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides={"low": pl.Float64, "high": pl.Float64})
 
 
-_ITEMS = _item_table()
+def _conversion_table() -> pl.DataFrame:
+    """A row for each unit that a variable may come in."""
+    rows = [
+        {"variable": variable.name, "unit": unit, "factor": factor, "offset": offset}
+        for variable in VARIABLES
+        for unit, (factor, offset) in conversions(variable).items()
+    ]
+    return pl.DataFrame(rows)
+
+
+_ITEMS, _CONVERSIONS = _item_table(), _conversion_table()
 
 
 def by_stay(batches: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:

@@ -3,6 +3,9 @@
 Everything above this file is an Ibis expression, and runs the same on DuckDB and on PostgreSQL.
 """
 
+import csv
+import gzip
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ from functools import cache, partial
 from glob import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import polars as pl
 
@@ -34,6 +38,8 @@ class Records:
     layout: Layout
     place: str
     stored: Callable[[str], Expression]
+    keep: Callable[[Expression], Expression]  # a small result, computed once; as it is where that is not allowed
+    named: Callable[[str], str]  # what the database calls a table of the layout
     asked: list[str] = field(default_factory=list)  # tables in use, for errors
 
     def has(self, name: str) -> bool:
@@ -49,8 +55,8 @@ class Records:
         stored = self.stored(name)
         if stored is None:
             raise RemindError(
-                f"{self.place}: there is no table {self.layout.places[name]}; {self.layout.name} has one, so name the "
-                "folder or database that holds it."
+                f"{self.place}: there is no table {self.named(name)} that can be read; {self.layout.name} has one, so "
+                "name the folder or database that holds it."
             )
         known = {column.lower(): column for column in stored.columns}
         columns = {}
@@ -61,8 +67,8 @@ class Records:
                 columns[ours] = ibis.null(place.type)
             else:
                 raise RemindError(
-                    f"{self.place}: table {self.layout.places[name]} has no column {place.stored}; {self.layout.name} "
-                    f"as we read it has. {unknown('column', place.stored, known)}"
+                    f"{self.place}: table {self.named(name)} has no column {place.stored}; {self.layout.name} as we "
+                    f"read it has. {unknown('column', place.stored, filter(_is_a_name, known))}"
                 )
         self.asked.append(name)
         return stored.select(**columns)
@@ -76,14 +82,14 @@ class Records:
         with self._told():
             return _polars(expression.to_pyarrow())
 
-    def batches(self, expression: Expression) -> Iterator[pl.DataFrame]:
+    def batches(self, expression: Expression, *, rows: int = ROWS) -> Iterator[pl.DataFrame]:
         """What a large expression gives, some rows at a time.
 
         Raises:
             RemindError: as ``frame``.
         """
         with self._told():
-            for batch in expression.to_pyarrow_batches(chunk_size=ROWS):
+            for batch in expression.to_pyarrow_batches(chunk_size=rows):
                 yield _polars(batch)
 
     @contextmanager
@@ -93,26 +99,28 @@ class Records:
         except RemindError:
             raise
         except Exception as error:  # of DuckDB, psycopg or Arrow; their texts may quote cells
-            names = {type(error).__name__} | {type(error.__cause__).__name__ if error.__cause__ else ""}
-            fault = self._cells_at_fault() if "ConversionException" in names else None
-            raise RemindError(
-                fault or f"{self.place}: the records cannot be read ({type(error).__name__}); check the files."
-            ) from None
+            kind = type(error).__name__
+            said = f"the records cannot be read ({kind}); check them."
+            if kind == "OutOfMemoryException":
+                said = "the extraction needs more memory than it may take; give it more, as in --memory 8GB."
+            fault = self._cells_at_fault() if kind == "ConversionException" else None
+            raise RemindError(f"{self.place}: {fault or said}") from None
 
     def _cells_at_fault(self) -> str | None:
         """Which column of a file holds what is not of its type; no cell is shown."""
         for name in dict.fromkeys(self.asked):
             stored = self.stored(name)
-            known = {column.lower(): column for column in stored.columns}
-            for place in self.layout.fields[name].values():
-                if place.stored in known and stored[known[place.stored]].type().is_string():
-                    cell = stored[known[place.stored]]
-                    bad = (
-                        stored.filter(cell.notnull() & cell.try_cast(place.type).isnull()).count().to_pyarrow().as_py()
-                    )
-                    if bad:
-                        where = f"table {self.layout.places[name]}, column {place.stored}"
-                        return f"{self.place}: {where}: {bad} cells are no {place.type}; mend the file."
+            known = {column.lower(): stored[column] for column in stored.columns}
+            typed = {
+                place.stored: (known[place.stored].notnull() & known[place.stored].try_cast(place.type).isnull()).sum()
+                for place in self.layout.fields[name].values()
+                if place.stored in known and place.type != "string" and known[place.stored].type().is_string()
+            }
+            bad = stored.aggregate(**typed).to_pyarrow().to_pylist()[0] if typed else {}
+            for column, count in bad.items():
+                if count:
+                    kind = next(f.type for f in self.layout.fields[name].values() if f.stored == column)
+                    return f"table {self.named(name)}, column {column}: {count} cells are no {kind}; mend the file."
         return None
 
 
@@ -128,9 +136,20 @@ def _polars(batch: Any) -> pl.DataFrame:
     return frame
 
 
+def _is_a_name(column: str) -> bool:
+    """Whether a heading can be one: a file without headings has a patient's row in their place."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", column) is not None
+
+
 @contextmanager
-def from_folder(layout: Layout, root: Path, *, memory: str) -> Iterator[Records]:
+def from_folder(layout: Layout, root: Path, *, memory: str, spill: Path) -> Iterator[Records]:
     """The records in a folder of ``.parquet``, ``.csv.gz`` or ``.csv`` files, read by DuckDB, out of core.
+
+    Args:
+        layout: which database it is.
+        root: the folder.
+        memory: what DuckDB may take; what is more goes into a folder of its own below
+        spill: for as long as it is needed.
 
     Raises:
         RemindError: if there is no such folder, or it holds none of the layout's tables.
@@ -142,11 +161,17 @@ def from_folder(layout: Layout, root: Path, *, memory: str) -> Iterator[Records]
         raise RemindError(
             f"{root}: holds none of {layout.name}'s tables, such as {first}.csv.gz; name the folder they lie in."
         )
-    with tempfile.TemporaryDirectory(prefix="remind-duckdb-") as spill:
-        backend = ibis.duckdb.connect(memory_limit=memory, temp_directory=spill, preserve_insertion_order=False)
+    with tempfile.TemporaryDirectory(prefix=".remind-spill-", dir=spill) as beside:
+        backend = ibis.duckdb.connect(memory_limit=memory, temp_directory=beside, preserve_insertion_order=False)
         backend.raw_sql("SET enable_progress_bar = false")
+
+        def keep(expression: Expression) -> Expression:
+            return backend.create_table("kept", expression, temp=True)
+
         try:
-            yield Records(layout, str(root), cache(partial(_from_file, backend, layout, root)))
+            yield Records(
+                layout, str(root), cache(partial(_from_file, backend, layout, root)), keep, layout.places.__getitem__
+            )
         finally:
             backend.disconnect()
 
@@ -162,58 +187,79 @@ def _file(root: Path, place: str) -> Path | None:
 
 
 def _from_file(backend: Any, layout: Layout, root: Path, name: str) -> Expression:
+    """A table as it is stored; of a CSV, every column as text."""
     if (path := _file(root, layout.places[name])) is None:
         return None
     place, view = escape(str(path)), f"stored_{name}"  # DuckDB reads * and [ as patterns
-    if path.suffix == ".parquet":
-        return backend.read_parquet(place, table_name=view)
     try:
-        return backend.read_csv(place, table_name=view, all_varchar=True, header=True, delim=",", quote='"', escape='"')
-    except Exception as error:  # a damaged archive, no text
+        if path.suffix == ".parquet":
+            return backend.read_parquet(place, table_name=view)
+        columns = dict.fromkeys(_headings(path), "string")
+        return backend.read_csv(
+            place, table_name=view, columns=columns, auto_detect=False, header=True, delim=",", quote='"', escape='"'
+        )
+    except RemindError:
+        raise
+    except Exception as error:  # a damaged archive, no table; texts of DuckDB may quote cells
         raise RemindError(
-            f"{path}: cannot be read as a CSV file ({type(error).__name__}); fetch or export it again."
+            f"{path}: cannot be read as a table ({type(error).__name__}); fetch or export it again."
         ) from None
+
+
+def _headings(path: Path) -> list[str]:
+    """The first line of a CSV. DuckDB would guess where the table begins, and may take a patient for it."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        columns = next(csv.reader(file), [])
+    if not columns or len({column.lower() for column in columns}) < len(columns):
+        raise RemindError(f"{path}: has no line of headings, or the same one twice; export it with headings.")
+    return columns
 
 
 @contextmanager
 def from_server(layout: Layout, url: str) -> Iterator[Records]:
     """The records in a PostgreSQL database, in schemas as mimic-code makes them: ``mimiciv_hosp.labevents``.
 
+    Nothing is written there, not even a temporary table.
+
     Raises:
         RemindError: if the server cannot be reached, or holds none of the schemas.
     """
-    schemas = {
-        module: f"{layout.name.replace('-', '').lower()}{f'_{module}' if module else ''}" for module in modules(layout)
-    }
-    shown = url.rpartition("@")[2]  # no password
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise RemindError(
+            "--database reads postgresql://USER@HOST:PORT/NAME; for files, name their folder with --root."
+        )
+    shown = f"{parts.hostname}{parts.path}"  # neither user nor password
+    base = layout.name.replace("-", "").lower()
+    schemas = {module: f"{base}_{module}" if module else base for module in _modules(layout)}
     try:
-        backend = ibis.connect(url)
-        there = {schema: set(backend.list_tables(database=schema)) for schema in _schemas(backend, schemas.values())}
+        backend: Any = ibis.connect(url)
+        known = set(backend.list_databases())
+        there = {schema: set(backend.list_tables(database=schema)) for schema in schemas.values() if schema in known}
     except ImportError:
         raise RemindError('PostgreSQL needs its driver: pip install "remind[postgres]".') from None
     except Exception as error:  # of psycopg; its text may hold the password
         raise RemindError(
             f"{shown}: cannot be reached as a database ({type(error).__name__}); check the URL."
         ) from None
+
+    def named(name: str) -> str:
+        module, _, table = layout.places[name].rpartition("/")
+        return f"{schemas[module]}.{table}"
+
+    def stored(name: str) -> Expression:
+        schema, _, table = named(name).partition(".")
+        return backend.table(table, database=schema) if table in there.get(schema, ()) else None
+
     try:
         if not there:
             raise RemindError(f"{shown}: has none of the schemas {', '.join(schemas.values())}; name another database.")
-
-        def stored(name: str) -> Expression:
-            module, _, table = layout.places[name].rpartition("/")
-            schema = schemas[module]
-            return backend.table(table, database=schema) if table in there.get(schema, ()) else None
-
-        yield Records(layout, shown, stored)
+        yield Records(layout, shown, stored, lambda expression: expression, named)
     finally:
         backend.disconnect()
 
 
-def modules(layout: Layout) -> list[str]:
+def _modules(layout: Layout) -> list[str]:
     """The parts a layout is stored in; one without a name if it is in one piece."""
     return list(dict.fromkeys(place.rpartition("/")[0] for place in layout.places.values()))
-
-
-def _schemas(backend: Any, wanted: Any) -> list[str]:
-    known = set(backend.list_databases())
-    return [schema for schema in wanted if schema in known]

@@ -2,7 +2,8 @@
 
 Ids of labs and vitals from mimic-code's concepts and mimic3-benchmarks' list of variables; those of MIMIC-III's older
 CareVue system (ids of up to four digits) from the same. Ranges are mimic-code's ceilings, with floors that a living
-patient does not pass. Left out of those lists: pH and glucose of urine and of other fluids, which are other quantities.
+patient does not pass. Left out of those lists: pH and glucose of urine and of other fluids, which are other quantities,
+and the saturation of blood gases, of which many are venous.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,11 @@ from typing import NamedTuple
 
 
 class Variable(NamedTuple):
-    """One quantity: its unit, the range of what can be true, its items, and units that mean it under other names."""
+    """One quantity: its unit, the range of what can be true, its items.
+
+    A value's unit is the one written beside it, or else its item's, or else the variable's. It must be the variable's,
+    mean the same (``also``), or be one of ``others``, from which it is converted.
+    """
 
     name: str
     unit: str
@@ -18,13 +23,15 @@ class Variable(NamedTuple):
     high: float
     labs: tuple[int, ...] = ()
     chart: tuple[int, ...] = ()
-    scaled: Mapping[int, tuple[float, float]] = {}  # (factor, offset) of items in another unit
+    items: Mapping[int, str] = {}  # of items whose name says another unit
     also: tuple[str, ...] = ()
+    others: Mapping[str, tuple[float, float]] = {}  # factor and offset, by unit
     shares: bool = False  # whether numbers up to 1 are shares of 100 %
 
 
-_FAHRENHEIT = (5 / 9, -160 / 9)
+_FAHRENHEIT: dict[str, tuple[float, float]] = dict.fromkeys(("°F", "?F", "F", "Deg. F"), (5 / 9, -160 / 9))
 _POUND, _OUNCE, _INCH = (0.45359237, 0.0), (0.028349523125, 0.0), (2.54, 0.0)
+_WEIGHTS = {**dict.fromkeys(("lb", "lbs", "lb.", "lbs."), _POUND), **dict.fromkeys(("oz", "oz."), _OUNCE)}
 
 VARIABLES = (
     Variable("heart rate", "bpm", 1, 350, chart=(220045, 211)),
@@ -46,8 +53,9 @@ VARIABLES = (
         26,
         45,
         chart=(223762, 223761, 676, 678),
-        scaled={223761: _FAHRENHEIT, 678: _FAHRENHEIT},
-        also=("?C", "?F", "°F", "C", "F", "Deg. C", "Deg. F"),
+        items={223761: "°F", 678: "°F"},
+        also=("?C", "C", "Deg. C"),
+        others=_FAHRENHEIT,
     ),
     Variable("coma scale, eyes", "points", 1, 4, chart=(220739, 184)),
     Variable("coma scale, speech", "points", 1, 5, chart=(223900, 723)),
@@ -58,9 +66,9 @@ VARIABLES = (
         "kg",
         20,
         400,
-        chart=(226512, 224639, 226531, 763, 3580, 3581, 3582),
-        also=("lbs", "oz"),
-        scaled={226531: _POUND, 3581: _POUND, 3582: _OUNCE},
+        chart=(226512, 224639, 226531, 762, 763, 3580, 3581, 3582),
+        items={226531: "lbs", 3581: "lbs", 3582: "oz"},
+        others=_WEIGHTS,
     ),
     Variable(
         "height",
@@ -68,8 +76,8 @@ VARIABLES = (
         100,
         250,
         chart=(226730, 226707, 920, 1394),
-        also=("inch",),
-        scaled={226707: _INCH, 920: _INCH, 1394: _INCH},
+        items=dict.fromkeys((226707, 920, 1394), "inch"),
+        others=dict.fromkeys(("in", "inch", "inches"), _INCH),
     ),
     Variable("glucose", "mg/dL", 1, 2000, labs=(50931, 50809), chart=(220621, 225664, 226537, 807, 811, 1529, 3745)),
     Variable("pH", "units", 6.5, 8.0, labs=(50820,), chart=(223830, 220274, 780, 1126, 3839, 4753)),
@@ -106,6 +114,12 @@ VARIABLES = (
     Variable("AST", "IU/L", 0, 50_000, labs=(50878,)),
     Variable("alkaline phosphatase", "IU/L", 0, 20_000, labs=(50863,)),
 )
+
+
+def conversions(variable: Variable) -> dict[str, tuple[float, float]]:
+    """Factor and offset of every unit a variable may come in, by the unit's plain form."""
+    same = dict.fromkeys((variable.unit, *variable.also), (1.0, 0.0))
+    return {plain(unit): how for unit, how in {**same, **variable.others}.items()}
 
 
 def plain(unit: str) -> str:
