@@ -1,6 +1,7 @@
 """What users write: YAML read safely, with one sentence for what is wrong, and words for nothing; files' checksums."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,18 @@ from pydantic import BaseModel, ConfigDict
 from remind.errors import RemindError
 
 NULL_WORDS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]  # of an empty cell, in a CSV
+
+
+def read_json(path: Path) -> Any:
+    """What we have written into a file before.
+
+    Raises:
+        RemindError: if it is not there, or not as it was written.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise RemindError(f"{path}: is missing or damaged; remove {path.parent} and make it again.") from None
 
 
 def digest(path: Path) -> str:

@@ -1,6 +1,5 @@
 """What analyses that train suites have in common: a comparison, its scores as a table, in words, and drawn."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from remind.analysis.trained import train_on
 from remind.cohort.cohort import Cohort
 from remind.cohort.missingness import mask
 from remind.config import Recipe
+from remind.documents import read_json
 from remind.errors import RemindError
 from remind.evaluation.comparison import LEVEL
 from remind.evaluation.resampling import METRICS
@@ -38,7 +38,7 @@ def compared(
         RemindError: for anything wrong with what is given, or if a run fails.
     """
     train_on(cohort, methods, seeds, recipe=recipe, overrides=(), out=out, jobs=jobs, told=told)
-    return json.loads((out / RESULT).read_text(encoding="utf-8"))
+    return read_json(out / RESULT)
 
 
 def masked(cohort: Cohort, folder: Path, rule: str, **settings: Any) -> dict[str, Any]:
@@ -49,15 +49,11 @@ def masked(cohort: Cohort, folder: Path, rule: str, **settings: Any) -> dict[str
     """
     if not folder.exists():
         mask(cohort, folder, rule, **settings)
-    path = folder / "mask.json"
-    try:
-        done = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise RemindError(f"{path}: is missing or damaged; name another folder.") from None
-    there, asked = {"rule": done["rule"], **done["settings"]}, {"rule": rule, **settings}
+    done = read_json(folder / "mask.json")
+    there, asked = {"rule": done.get("rule"), **done.get("settings", {})}, {"rule": rule, **settings}
     if other := [f"{key} {there.get(key)}, not {value}" for key, value in asked.items() if there.get(key) != value]:
         raise RemindError(f"{folder}: was masked with {'; '.join(other)}; name another folder.")
-    if done["source"]["fingerprint"] != cohort.fingerprint:
+    if done.get("source", {}).get("fingerprint") != cohort.fingerprint:
         raise RemindError(f"{folder}: was made of another cohort than {cohort.folder}; name another folder.")
     return done
 

@@ -24,7 +24,7 @@ from remind.cli.options import (
     show,
     words,
 )
-from remind.documents import read_yaml
+from remind.documents import read_json, read_yaml
 from remind.errors import RemindError, unknown
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -62,7 +62,7 @@ def demo(
     if not folder.exists():
         _make(source, folder, asked["settings"])
         write_text(made, json.dumps(asked))
-    elif made.is_file() and (there := json.loads(made.read_text(encoding="utf-8"))) != asked:
+    elif made.is_file() and (there := read_json(made)) != asked:
         raise RemindError(
             f"{folder}: was made of {there['source']} with other settings; name another folder with --out."
         )
@@ -170,7 +170,7 @@ def mask(
 
     with console.status(f"masking by {rule}"):
         write_mask(load(cohort), out, rule, seed=seed, **_pairs(context.args))
-    report = json.loads((out / "mask.json").read_text(encoding="utf-8"))
+    report = read_json(out / "mask.json")
     samples = sum(line["n"] for line in report["after"])
     summary = f"{samples} samples, {report['dropped']} dropped, {len(report['after'])} combinations -> {out}"
     console.print(summary, markup=False, highlight=False, soft_wrap=True)
@@ -323,7 +323,7 @@ def adapt(
     watch = Silence() if as_json else LiveTable(console)
     fitted = adapt_run(run, cohort, tune=tune, seed=seed, overrides=overrides, out=out, watch=watch)
     metrics = evaluate(out)
-    moved = json.loads((out / "adaptation.json").read_text(encoding="utf-8"))
+    moved = read_json(out / "adaptation.json")
     modalities = list(fitted.spec.modalities)
     title = f"{out}: test split"
     show({"run": str(out), **metrics, **moved}, as_json, lambda: metrics_table(title, modalities, {out.name: metrics}))
@@ -359,7 +359,7 @@ def _make(source: str, out: Path, settings: dict[str, Any]) -> None:
     with console.status(f"writing {source}"):
         SOURCES.get(source)(out, **settings)
     if (report := out / "extraction.json").is_file():
-        for table in extraction_tables(json.loads(report.read_text(encoding="utf-8"))):
+        for table in extraction_tables(read_json(report)):
             console.print(table)
 
 

@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from remind.config import Recipe, load_recipe
+from remind.documents import read_json
 from remind.engine.bundle import write_text
 from remind.engine.run_folder import RunFolder
 from remind.errors import RemindError
@@ -186,4 +187,4 @@ def claimed(folder: Path, recipe: Recipe, trials: int) -> Iterator[None]:
 
 def _trials(folder: Path) -> int:
     """How many trials a suite was begun with; one before there were any."""
-    return json.loads((folder / TRIALS).read_text())["count"] if (folder / TRIALS).is_file() else 1
+    return read_json(folder / TRIALS)["count"] if (folder / TRIALS).is_file() else 1
