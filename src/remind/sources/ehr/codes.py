@@ -39,7 +39,7 @@ def coded(records: Records, stays: Selection, *, whose: Whose, icd: Icd) -> Code
         own = chosen.select("stay_id", "subject_id", "hadm_id", this="admittime")
         earlier = own.join(admissions, "subject_id")
         earlier = earlier.filter((earlier.coded != earlier.hadm_id) & (earlier.dischtime <= earlier.this))
-        found = earlier.select("stay_id", hadm_id="coded", admittime="begun").join(diagnoses, "hadm_id")
+        found = diagnoses.join(earlier.select("stay_id", hadm_id="coded", admittime="begun"), "hadm_id")
     rows = records.frame(found.select("stay_id", "admittime", "seq_num", code="icd_code", version="icd_version"))
     rows = rows.drop_nulls("code").filter(pl.col("code") != "")
     counts = {"codes": rows.height, "icd10": rows.filter(pl.col("version") == 10).height}
