@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -584,6 +586,14 @@ def test_stays_without_patient_or_admission_are_counted(hospital, tmp_path):
     assert [count for _, count in report["steps"][:3]] == [40, 40, 30]
     frames["hosp/patients"].clear().write_csv(root / "hosp" / "patients.csv")
     refused(tmp_path, "40 ICU stays", "0 in table patients", root=str(root))
+
+
+def test_without_the_extra_the_command_says_what_to_install(hospital, tmp_path):
+    code = "import sys; sys.modules['ibis'] = None; from remind.cli import main; main()"
+    line = ["cohort", "make", "mimic-iv", "--root", str(tmp_path), "--out", str(tmp_path / "refused")]
+    done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "remind[ehr]" in done.stderr
 
 
 def test_memory_and_urls_that_cannot_be_are_refused(hospital, tmp_path):

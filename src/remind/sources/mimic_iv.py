@@ -18,10 +18,12 @@ from remind.errors import RemindError
 from remind.registry import Positive
 from remind.sources.ehr import codes as coding
 from remind.sources.ehr import forms
+from remind.sources.ehr.folder import from_folder
 from remind.sources.ehr.layouts import MIMIC_III, MIMIC_IV
 from remind.sources.ehr.measurements import Cleaner, by_stay, measured
 from remind.sources.ehr.notes import has_notes, noted
-from remind.sources.ehr.records import Records, from_folder, from_server
+from remind.sources.ehr.records import Records
+from remind.sources.ehr.server import from_server
 from remind.sources.ehr.stays import Selection, select_stays
 from remind.sources.extraction import extraction
 
