@@ -8,6 +8,7 @@ same stay are asked for. The data are PhysioNet's, under its data-use agreement:
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import polars as pl
@@ -148,14 +149,16 @@ def _measurements(
     records: Records, stays: Selection, form: Form, folder: Path, told: dict[str, Any], warnings: list[str]
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     cleaner = Cleaner()
-    frames = map(cleaner.clean, by_stay(records.batches(measured(records, stays))))
-    if form == "events":
-        pieces, spec = list(forms.as_events(frames, folder)), {"kind": "sequence", "column": forms.COLUMN}
-    elif form == "text":
-        pieces, spec = list(forms.as_words(frames)), {"kind": "text", "column": forms.COLUMN}
-    else:
-        pieces = list(forms.as_summaries(frames))
-        spec = {"kind": "tabular", "columns": pieces[0].columns[1:] if pieces else []}
+    with TemporaryDirectory(prefix=".remind-spill-", dir=folder.parent) as spill:
+        rows = records.batches(measured(records, stays))
+        frames = map(cleaner.clean, by_stay(rows, stays.frame["stay_id"], Path(spill)))
+        if form == "events":
+            pieces, spec = list(forms.as_events(frames, folder)), {"kind": "sequence", "column": forms.COLUMN}
+        elif form == "text":
+            pieces, spec = list(forms.as_words(frames)), {"kind": "text", "column": forms.COLUMN}
+        else:
+            pieces = list(forms.as_summaries(frames))
+            spec = {"kind": "tabular", "columns": pieces[0].columns[1:] if pieces else []}
     if cleaner.never_stored:
         warnings.append(
             f"{cleaner.never_stored} labs and vitals do not say when they were stored; they count from when they were "

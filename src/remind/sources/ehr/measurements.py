@@ -2,19 +2,22 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import ibis
 import polars as pl
+from pyarrow.parquet import ParquetWriter
 
 from remind.sources.ehr.records import Expression, Records
 from remind.sources.ehr.stays import Selection
 from remind.sources.ehr.variables import VARIABLES, conversions, plain
 
+PARTS = 32  # of the stays, held in memory one after the other
 UNITS = {variable.name: variable.unit for variable in VARIABLES}
 
 
 def measured(records: Records, stays: Selection) -> Expression:
-    """The rows of both tables as ``stay_id, hour, itemid, value, unit, stored``, by stay.
+    """The rows of both tables as ``stay_id, hour, itemid, value, unit, stored``, in any order.
 
     A value counts if it was taken in the window and was in the record before its end: a lab drawn at hour 47 whose
     result came at hour 49 was not known. Where no one wrote when it was stored, it counts from when it was taken.
@@ -30,7 +33,7 @@ def measured(records: Records, stays: Selection) -> Expression:
         "chart": [item for variable in VARIABLES for item in variable.chart],
     }
     parts = [_within(labs, items["labs"]), _within(chart, items["chart"])]
-    return ibis.union(*parts).order_by("stay_id")
+    return ibis.union(*parts)
 
 
 def _within(events: Expression, items: list[int]) -> Expression:
@@ -117,20 +120,21 @@ def _conversion_table() -> pl.DataFrame:
 _ITEMS, _CONVERSIONS = _item_table(), _conversion_table()
 
 
-def by_stay(batches: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The same rows, cut only between stays; the batches must be in order of ``stay_id``."""
-    held: list[pl.DataFrame] = []
+def by_stay(batches: Iterable[pl.DataFrame], stays: pl.Series, spill: Path) -> Iterator[pl.DataFrame]:
+    """The same rows in whatever order they come, all those of some stays at a time, in order of stays.
+
+    They are dealt out to ``PARTS`` files below ``spill``: a database that sorts them needs memory for all of them.
+    """
+    order = stays.unique().sort()
+    parts = pl.DataFrame({"stay_id": order}).with_columns(part=pl.int_range(pl.len()) * PARTS // pl.len())
+    writers: dict[int, ParquetWriter] = {}
     for batch in batches:
-        if batch.is_empty():
-            continue
-        last = batch["stay_id"][-1]
-        whole, open_ = batch.filter(pl.col("stay_id") != last), batch.filter(pl.col("stay_id") == last)
-        if not whole.is_empty():
-            yield pl.concat([*held, whole])
-            held = []
-        elif held and held[0]["stay_id"][0] != last:
-            yield pl.concat(held)
-            held = []
-        held.append(open_)
-    if held:
-        yield pl.concat(held)
+        for (part,), rows in batch.join(parts, on="stay_id").group_by("part"):
+            table = rows.drop("part").to_arrow()
+            if part not in writers:
+                writers[part] = ParquetWriter(spill / f"{part}.parquet", table.schema)
+            writers[part].write_table(table)
+    for writer in writers.values():
+        writer.close()
+    for part in sorted(writers):
+        yield pl.read_parquet(spill / f"{part}.parquet").sort("stay_id", maintain_order=True)
