@@ -8,14 +8,11 @@ allowed 1 GB before it spills. The reference is the memory we promise; seconds a
 import argparse
 import json
 import multiprocessing
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import duckdb
+from timing import measured
 
 PATIENTS = 60_000
 SMALL = ("--memory", "1GB")
@@ -64,17 +61,6 @@ def write(root: Path, rows: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         filled = query.format(patients=PATIENTS, rows=rows, items=items, kinds=len(items), vitals=VITALS)
         duckdb.execute(f"COPY ({filled}) TO '{path}' (HEADER, COMPRESSION gzip)")
-
-
-def measured(*words: str) -> dict[str, float]:
-    """Wall seconds and peak resident GiB of ``remind WORDS``."""
-    start = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-m", "remind", *words], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"remind {' '.join(words)} ended with exit code {child.returncode}")
-    return {"seconds": round(time.perf_counter() - start, 1), "gib": round(usage.ru_maxrss / 2**20, 3)}
 
 
 def main() -> None:

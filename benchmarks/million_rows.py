@@ -7,15 +7,12 @@ Linux a child's peak is never told as lower than what its parent held when it wa
 
 import json
 import multiprocessing
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from timing import measured
 
 from remind.cohort.table import write_cohort
 
@@ -49,17 +46,6 @@ def write(out: Path) -> None:
     label = {"column": "grade", "classes": ["none", "mild", "severe"]}
     spec = {"name": "million", "id": "visit", "subject": "patient", "label": label, "modalities": modalities}
     write_cohort(out, spec, pl.DataFrame(table))
-
-
-def measured(*words: str) -> dict[str, float]:
-    """Wall seconds and peak resident GiB of ``remind WORDS``."""
-    start = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-m", "remind", *words], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"remind {' '.join(words)} ended with exit code {child.returncode}")
-    return {"seconds": round(time.perf_counter() - start, 2), "gib": round(usage.ru_maxrss / 2**20, 3)}
 
 
 def main() -> None:

@@ -1,7 +1,10 @@
-"""Two ways to do the same thing, timed in turn in one process; the answer is a ratio."""
+"""Two ways to do the same thing, timed in turn in one process, the answer a ratio; or a command, in one of its own."""
 
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -32,3 +35,14 @@ def compare(
             {"claim": claim, "reference": named, "ratio": round(ratio, 3), "target": target, "median_seconds": medians}
         )
     )
+
+
+def measured(*words: str) -> dict[str, float]:
+    """Wall seconds and peak resident GiB of ``remind WORDS``."""
+    start = time.perf_counter()
+    child = subprocess.Popen([sys.executable, "-m", "remind", *words], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"remind {' '.join(words)} ended with exit code {child.returncode}")
+    return {"seconds": round(time.perf_counter() - start, 2), "gib": round(usage.ru_maxrss / 2**20, 3)}

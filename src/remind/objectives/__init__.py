@@ -31,9 +31,7 @@ class Objective(nn.Module, ABC):
     """
 
     tries: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # values of its settings that are worth a trial
-    of_outputs: ClassVar[bool] = (
-        True  # whether outputs are all it needs of a model; else one process must have them all
-    )
+    of_outputs: ClassVar[bool] = True  # whether it needs only a model's outputs; else a batch must be in one process
 
     @abstractmethod
     def forward(self, model: nn.Module, batch: Batch) -> Loss:

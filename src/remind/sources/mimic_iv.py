@@ -69,7 +69,7 @@ def write(
     opened: AbstractContextManager[Records] = (
         from_server(LAYOUTS[layout], database)
         if database is not None
-        else from_folder(LAYOUTS[layout], Path(str(root)), memory=memory, spill=_parent(out))
+        else from_folder(LAYOUTS[layout], Path(str(root)), memory=memory, spill=out.parent)
     )
     with new_folder(out) as folder, opened as records:
         stays = select_stays(records, hours)
@@ -101,11 +101,6 @@ def write(
         )
         fill_cohort(folder, spec, samples, {"extraction.json": report})
     return out
-
-
-def _parent(out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out.parent
 
 
 def _columns(spec: dict[str, Any]) -> list[str]:
