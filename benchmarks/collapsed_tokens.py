@@ -1,45 +1,36 @@
 """One token for all that is missing, against the same written out: forward and backward of REMIND's fusion.
 
-8 modalities of 16 tokens, width 128, 32 experts, batch 32; 80 % of the modalities missing at random, sample by sample.
+8 modalities of 16 tokens, width 128, 32 experts, batches of 32; a share of the modalities missing at random, sample by
+sample. Batches come as ``train.pool: 16`` makes them: samples with like numbers of tokens, whatever their combination.
 """
 
+import argparse
+
 import torch
+from cases import BATCH, GROUPS, encoded_of, forward_and_backward, masks_of, remind_fusion
 from timing import compare
 
-from remind.fusions.remind import RemindFusion
-from remind.types import Encoded, Layout, Ragged, Tokens
+from remind.cohort.sampler import BucketSampler
 
-MODALITIES, LENGTH, DIM, EXPERTS, BATCH, GROUPS = 8, 16, 128, 32, 32, 40
-
-
-def encoded_of(available: torch.Tensor, group: torch.Tensor) -> Encoded:
-    """What encoders would make of the batch."""
-    rows = tuple(column.nonzero().ravel() for column in available.unbind(1))
-    return Encoded(tuple(Ragged(torch.randn(len(here), LENGTH, DIM)) for here in rows), rows, available, group)
+MODALITIES, POOL = 8, 16
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--missing", type=float, default=0.8)
+    parser.add_argument("--target", type=float, default=2.0)
+    asked = parser.parse_args()
     torch.manual_seed(0)
-    available = torch.rand(BATCH, MODALITIES) < 0.2
-    available[torch.arange(BATCH), torch.randint(MODALITIES, (BATCH,))] = True
-    masks = torch.rand(GROUPS, MODALITIES) < 0.2
-    layout = Layout((LENGTH,) * MODALITIES, masks, (100,) * GROUPS)
-    fusion = RemindFusion(DIM, layout, experts=EXPERTS)
-    fusion.specialise()
-    group = torch.randint(GROUPS, (BATCH,))
-    encoded = encoded_of(available, group)
-
-    def step(tokens: Tokens) -> None:
-        fusion.fuse(tokens, group).pooled.square().sum().backward()
-
-    with torch.no_grad():
-        collapsed, written_out = fusion.tokens(encoded), fusion.broadcast(encoded)
+    masks = masks_of(BATCH * POOL, MODALITIES, available=1 - asked.missing)
+    sampler = BucketSampler(masks.sum(1), batch_size=BATCH, seed=0, pool=POOL)
+    batches = [encoded_of(masks[rows], torch.randint(GROUPS, (len(rows),))) for rows in sampler.order(0)]
+    fusion = remind_fusion(MODALITIES)
     compare(
-        "a fusion step with collapsed tokens at 80 % missing",
-        lambda: step(collapsed),
-        lambda: step(written_out),
-        named="the same step with every missing token written out",
-        target=2.0,
+        f"a fusion step at {asked.missing:.0%} missing: collapsed tokens, batches of like length",
+        lambda: forward_and_backward(fusion, batches, collapsed=True),
+        lambda: forward_and_backward(fusion, batches, collapsed=False),
+        named="every missing token written out",
+        target=asked.target,
     )
 
 

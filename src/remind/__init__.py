@@ -6,6 +6,7 @@
 >>> model.predict_proba(cohort)  # doctest: +SKIP
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from remind.engine.fitted import FittedModel
     from remind.estimator import RemindClassifier
     from remind.suite.compare import compare
+
+# Tensors of the CPU in huge pages, where the system allows: every step makes the experts' gradients anew, and faults of
+# small pages cost more than the products. torch reads this when it first allocates; decision 30.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOMES = {
     "load": "remind.cohort.cohort",

@@ -15,6 +15,7 @@ from killed import Killer
 
 from remind.api import fit
 from remind.config import load_recipe
+from remind.engine.lazy_adamw import LazyAdamW
 from remind.engine.watch import Silence
 
 
@@ -24,15 +25,23 @@ class Die(Killer):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def sgd(parts, **_):
-    return torch.optim.SGD(parts)
+class SGD(torch.optim.SGD):
+    def __init__(self, parts, **_):
+        super().__init__(parts)
+
+    def fetch(self, table, rows):
+        pass
+
+    def settle(self):
+        pass
 
 
 def main() -> None:
     cohort, jobs = sys.argv[1], json.loads(sys.argv[2])
     torch.set_num_threads(1)
     for job in jobs:
-        with patch("torch.optim.AdamW", sgd if job.get("sgd") else torch.optim.AdamW):
+        kinds = [SGD, SGD] if job.get("sgd") else [torch.optim.AdamW, LazyAdamW]
+        with patch("torch.optim.AdamW", kinds[0]), patch("remind.engine.descent.LazyAdamW", kinds[1]):
             watch = Die("step", job["die"]) if job.get("die") else Silence()
             fit(cohort, recipe=load_recipe(None, job["overrides"]), out=job["out"], watch=watch)
 

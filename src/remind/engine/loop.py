@@ -23,6 +23,7 @@ from remind.cohort.workers import worker_settings
 from remind.config import Recipe, TrainSettings
 from remind.engine.adapt import STAGE, Adaptation
 from remind.engine.averaging import WeightAverage
+from remind.engine.descent import Descent
 from remind.engine.distributed import Shared, Together, start, team
 from remind.engine.fitted import FittedModel
 from remind.engine.probe import GradientProbe
@@ -122,7 +123,7 @@ def _threads(count: int | None) -> Iterator[None]:
 class Training:
     """A run under way. What must survive a restart, ``save`` writes and ``restore`` puts back."""
 
-    optimizer: Any  # Fabric's wrapper, a new one each stage
+    descent: Descent  # a new one each stage
 
     def __init__(
         self,
@@ -209,15 +210,14 @@ class Training:
         later = self.standing.stage > 0 or self.adaptation is not None
         lr = self.settings.lr * (self.settings.later_lr if later else 1.0)
         decay = 0.0 if self.adaptation else self.settings.weight_decay  # rows that do not learn must not shrink
-        of_groups = {id(parameter) for parameter in model.fusion.of_groups()}
-        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        parts = [
-            {"params": [one for one in learned if id(one) not in of_groups], "lr": lr},
-            {"params": [one for one in learned if id(one) in of_groups], "lr": lr * self.settings.group_lr},
-        ]
-        optimizer = torch.optim.AdamW(parts, weight_decay=decay, fused=True)
-        self.optimizer = self.fabric.setup_optimizers(optimizer)
-        self.schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.settings.lr_step, self.settings.lr_gamma)
+        self.descent = Descent(
+            self.fabric,
+            model,
+            self.settings,
+            lr=lr,
+            decay=decay,
+            lazily=self.team.ranks == 1 and not self.adaptation and not self.settings.average,
+        )
         self.average.restart()
         if self.store:
             model.eval()
@@ -248,7 +248,7 @@ class Training:
                 save(self)
         self.objective.after_epoch()
         self._validate()
-        self.schedule.step()
+        self.descent.schedule.step()
         if self.standing.stale >= self.settings.patience or self.standing.epoch >= self.epochs[self.standing.stage]:
             self._next_stage()
         save(self)
@@ -260,6 +260,7 @@ class Training:
 
     def step(self, batch: Batch) -> None:
         """One optimiser step, and all that follows from it."""
+        self.descent.fetch(batch.group)
         with self.fabric.autocast():  # the wrapper's is for the model as a whole; objectives also use its parts
             loss: Loss = self.objective(self.model, batch)
         if not bool(loss.per_sample.isfinite().all()):
@@ -267,11 +268,10 @@ class Training:
         auxiliary = loss.output.fused.auxiliary
         self.fabric.backward(loss.total if auxiliary is None else loss.total + auxiliary)
         try:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.settings.clip)
+            self.descent.clip(self.model)
         except RuntimeError:  # their norm is not finite
             self._refuse_gradient()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.descent.step()
         self.average.update()
         self.objective.after_step(batch, loss)
         if not self.adaptation:  # a gate that follows the routing must not follow that of the new groups
@@ -283,6 +283,7 @@ class Training:
         standing.opened_sum += float(loss.output.fused.routing.opened.sum())
         standing.samples += len(batch.target)
         if self.probe and standing.step % self.settings.gradients_every == 0:
+            self.descent.settle()
             of_step = {"step": standing.step, "stage": self.stages[standing.stage].name}
             standing.gradients += [of_step | row for row in self.probe.measure(self.fitted.model)]
         self.watch.step(standing.step)
@@ -307,6 +308,7 @@ class Training:
     def _validate(self) -> None:
         """Score the epoch, write it into the history, remember the weights if they are the best so far."""
         standing, stage = self.standing, self.stages[self.standing.stage]
+        self.descent.settle()
         with self.average.applied():
             found = validate(
                 self.model,
@@ -326,7 +328,7 @@ class Training:
             "stage": stage.name,
             "epoch": standing.epoch,
             "step": standing.step,
-            "lr": self.schedule.get_last_lr()[0],
+            "lr": self.descent.schedule.get_last_lr()[0],
             "train_loss": standing.loss_sum / standing.samples,
             "validation_loss": found.loss,
             "validation_accuracy": found.accuracy,

@@ -24,7 +24,7 @@ PARTS = ("model", "average", "best", "objective", "optimizer", "rng")
 
 def save(training: "Training") -> None:
     """Write down where training stands."""
-    tensors, groups = optimizer_state(training.optimizer.optimizer)
+    tensors, groups = optimizer_state(training.descent.optimizer)
     parts = {
         "model": training.fitted.model.state_dict(),
         "average": training.average.mean,
@@ -37,7 +37,7 @@ def save(training: "Training") -> None:
         "standing": training.standing.to_json(),
         "sampler": training.sampler.state_dict(),
         "optimizer": groups,
-        "schedule": training.schedule.state_dict(),
+        "schedule": training.descent.schedule.state_dict(),
     }
     if training.team.first:
         training.folder.save_checkpoint(flatten(parts), document)
@@ -58,8 +58,8 @@ def restore(training: "Training", tensors: dict[str, Tensor], document: dict[str
     if training.standing.stage < len(training.stages):
         training.prepare_stage()
         training.average.load_state_dict(parts["average"])
-        load_optimizer_state(training.optimizer.optimizer, parts["optimizer"], document["optimizer"])
-        training.schedule.load_state_dict(document["schedule"])
+        load_optimizer_state(training.descent.optimizer, parts["optimizer"], document["optimizer"])
+        training.descent.schedule.load_state_dict(document["schedule"])
     else:
         training.decide_who_learns(training.stages[-1])
     own = f".{training.team.rank}" if training.team.rank else ""

@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from remind.registry import Registry
 from remind.types import Encoded, Fused
@@ -24,8 +25,15 @@ class Fusion(nn.Module, ABC):
         """Called after each training step with what ``forward`` gave."""
 
     def of_groups(self) -> list[nn.Parameter]:
-        """What belongs to single groups, and comes into play where a stage says so."""
+        """Tables with rows of single groups, which come into play where a stage says so."""
         return []
+
+    def places(self, group: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """The rows of these groups in such tables, -1 for one that has none."""
+        return group
+
+    def sparsely(self) -> None:
+        """Called where the optimiser takes sparse gradients of such tables."""
 
     def specialise(self) -> None:
         """Called where a stage says that the groups' own parameters come into play."""

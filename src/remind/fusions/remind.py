@@ -70,6 +70,10 @@ class RemindFusion(TokenFusion):
         """The residuals."""
         return [self.router.residual]
 
+    def sparsely(self) -> None:
+        """The residuals' gradients are to hold the rows of the batch's groups."""
+        self.router.sparse = True
+
     def specialise(self) -> None:
         """Bring the residuals into play."""
         self.router.specialise()

@@ -58,7 +58,11 @@ class TokenFusion(Fusion):
 
     def forward(self, encoded: Encoded) -> Fused:
         """Fuse a batch."""
-        return self.fuse(self.tokens(encoded), self.own[encoded.group])
+        return self.fuse(self.tokens(encoded), self.places(encoded.group))
+
+    def places(self, group: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """By ``own``: rare groups have no rows."""
+        return self.own[group]
 
     def tokens(self, encoded: Encoded) -> Tokens:
         """Observed tokens side by side, then those that stand for what is missing."""
@@ -77,4 +81,4 @@ class TokenFusion(Fusion):
         return lay_out(encoded, self.lengths, filling)
 
     def _imputed(self, encoded: Encoded) -> Tensor | None:
-        return None if self.imputation is None else self.imputation(self.own[encoded.group], encoded.available)
+        return None if self.imputation is None else self.imputation(self.places(encoded.group), encoded.available)

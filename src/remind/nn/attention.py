@@ -25,8 +25,10 @@ class SelfAttention(nn.Module):
     def forward(self, tokens: Tokens) -> Float[Tensor, "b t d"]:
         """One attended vector a token; those of padding are finite and mean nothing."""
         batch, width, dim = tokens.values.shape
-        split = self.qkv(tokens.values).view(batch, width, 3, self.heads, dim // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            part.unflatten(-1, (self.heads, dim // self.heads)).transpose(1, 2)
+            for part in self.qkv(tokens.values).chunk(3, dim=-1)
+        )
         mask = tokens.log_count.to(query.dtype)[:, None, None, :].expand(batch, 1, width, width)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(attended.transpose(1, 2).reshape(batch, width, dim))

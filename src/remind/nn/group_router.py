@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from remind.nn.gate import Gate, Measure
+from remind.nn.rows import rows_of
 from remind.nn.soft_moe import Router, combine_weights, cosine_logits, dispatch_weights, unit
 from remind.types import Routing
 
@@ -38,6 +39,7 @@ class GroupRouter(nn.Module):
         self.residual = nn.Parameter(_residual(init, groups, dim, experts, slots))
         self.gate = Gate(measure=gate, threshold=threshold)
         self.register_buffer("specialised", torch.tensor(False))
+        self.sparse = False  # whether the residuals' gradient is: for an optimiser that takes it so
 
     def specialise(self) -> None:
         """Bring the residuals into play: stage two begins."""
@@ -51,9 +53,9 @@ class GroupRouter(nn.Module):
         uncertainty, opened = self.gate(logits, log_count)
         opened = opened & (group >= 0) & self.specialised
         if self.specialised:
-            residual = self.residual[group.clamp_min(0)]
+            residual = rows_of(self.residual, group.clamp_min(0), sparse=self.sparse) * opened[:, None, None, None]
             shifted = aligned + torch.einsum("btd,bdes->btes", z_hat, residual)
-            logits = torch.where(opened[:, None, None, None], cosine_logits(scale, shifted, phi + residual), logits)
+            logits = cosine_logits(scale, shifted, phi + residual)
         return Routing(dispatch_weights(logits, log_count), combine_weights(logits), uncertainty, opened, log_count)
 
 

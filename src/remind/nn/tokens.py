@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from remind.types import Encoded, Tokens
+from remind.types import Encoded, Ragged, Tokens
 
 
 def padding(tokens: Tokens) -> Bool[Tensor, "b t"]:
@@ -38,33 +38,43 @@ def pack(encoded: Encoded, lengths: Sequence[int], imputed: Float[Tensor, "b k d
             token with ``log_count = log c`` in place of ``c`` copies. None: no such token.
     """
     available, device = encoded.available, encoded.available.device
-    batch = len(available)
     missing = ~available * torch.tensor(lengths, device=device)
     if imputed is not None and imputed.shape[1] == 1:
         missing = missing.sum(1, keepdim=True)
     stands = (missing > 0) & (imputed is not None)
     observed = _observed(encoded)
-    start = observed.cumsum(1) - observed
     used = observed.sum(1)
     width = int((used + stands.sum(1)).max())
     dtype = common_dtype(encoded)
-    values = torch.zeros(batch, width, encoded.tokens[0].values.shape[-1], dtype=dtype, device=device)
     log_count = torch.where(torch.arange(width, device=device) < used[:, None], 0.0, -math.inf)
     log_count = log_count.to(torch.promote_types(dtype, torch.float32))
-    for modality, (tokens, rows) in enumerate(zip(encoded.tokens, encoded.rows, strict=True)):
-        order = torch.arange(tokens.values.shape[1], device=device)
-        place, row = start[rows, modality, None] + order, rows[:, None].expand(-1, len(order))
-        if tokens.length is None:
-            values = values.index_put((row, place), tokens.values.to(dtype))
-        else:
-            real = order < tokens.length[:, None]
-            values = values.index_put((row[real], place[real]), tokens.values[real].to(dtype))
+    values = torch.zeros(len(available), width, encoded.tokens[0].values.shape[-1], dtype=dtype, device=device)
+    values = values.index_put(*_side_by_side(encoded, observed.cumsum(1) - observed, dtype))
     if imputed is not None:
         row, which = stands.nonzero(as_tuple=True)
         place = used[row] + (stands.cumsum(1) - 1)[row, which]
         values = values.index_put((row, place), imputed[row, which].to(dtype))
         log_count = log_count.index_put((row, place), missing[row, which].to(log_count).log())
     return Tokens(values, log_count)
+
+
+def _side_by_side(
+    encoded: Encoded, start: Int[Tensor, "b m"], dtype: torch.dtype
+) -> tuple[tuple[Int[Tensor, " n"], Int[Tensor, " n"]], Float[Tensor, "n d"]]:
+    """Row and place of all observed tokens, and the tokens: of all modalities at once, however many there are."""
+    widths = [tokens.values.shape[1] for tokens in encoded.tokens]
+    having = torch.tensor([len(rows) for rows in encoded.rows], device=start.device)
+    cells = torch.cat(encoded.rows), torch.arange(len(widths), device=start.device).repeat_interleave(having)
+    width = torch.tensor(widths, device=start.device)[cells[1]]
+    cell = torch.arange(len(width), device=start.device).repeat_interleave(width)  # of each token
+    order = torch.arange(len(cell), device=start.device) - (width.cumsum(0) - width)[cell]  # of it within its cell
+    row, place = cells[0][cell], start[cells][cell] + order
+    values = torch.cat([tokens.values.flatten(0, 1).to(dtype) for tokens in encoded.tokens])
+    if any(tokens.length is not None for tokens in encoded.tokens):
+        length = torch.cat([_lengths(tokens) for tokens in encoded.tokens])
+        real = order < length[cell]
+        row, place, values = row[real], place[real], values[real]
+    return (row, place), values
 
 
 def lay_out(encoded: Encoded, lengths: Sequence[int], filling: Float[Tensor, "b t d"]) -> Tokens:
@@ -97,11 +107,15 @@ def common_dtype(encoded: Encoded) -> torch.dtype:
 
 def _observed(encoded: Encoded) -> Int[Tensor, "b m"]:
     """How many tokens each sample has of each modality."""
-    columns = []
-    for place, (tokens, rows) in enumerate(zip(encoded.tokens, encoded.rows, strict=True)):
-        available = encoded.available[:, place]
-        if tokens.length is None:
-            columns.append(available * tokens.values.shape[1])
-        else:
-            columns.append(torch.zeros_like(available, dtype=torch.int64).index_put((rows,), tokens.length))
-    return torch.stack(columns, dim=1)
+    width = torch.tensor([tokens.values.shape[1] for tokens in encoded.tokens], device=encoded.available.device)
+    observed = encoded.available * width
+    for modality, (tokens, rows) in enumerate(zip(encoded.tokens, encoded.rows, strict=True)):
+        if tokens.length is not None:
+            observed[rows, modality] = tokens.length
+    return observed
+
+
+def _lengths(tokens: Ragged) -> Int[Tensor, " n"]:
+    """How many tokens of each row are real."""
+    count, width, _ = tokens.values.shape
+    return torch.full((count,), width, device=tokens.values.device) if tokens.length is None else tokens.length

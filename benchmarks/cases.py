@@ -1,0 +1,40 @@
+"""Batches of tokens, and a fusion for them, at the size that the claims about a step are made for."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from remind.fusions.remind import RemindFusion
+from remind.types import Encoded, Layout, Ragged
+
+LENGTH, DIM, EXPERTS, BATCH, GROUPS = 16, 128, 32, 32, 40
+
+
+def masks_of(samples: int, modalities: int, *, available: float) -> Tensor:
+    """Which modalities each of some samples has, drawn one by one; at least one."""
+    drawn = torch.rand(samples, modalities) < available
+    drawn[torch.arange(samples), torch.randint(modalities, (samples,))] = True
+    return drawn
+
+
+def encoded_of(available: Tensor, group: Tensor, dim: int = DIM) -> Encoded:
+    """What encoders would make of a batch."""
+    rows = tuple(column.nonzero().ravel() for column in available.unbind(1))
+    return Encoded(tuple(Ragged(torch.randn(len(here), LENGTH, dim)) for here in rows), rows, available, group)
+
+
+def remind_fusion(modalities: int) -> RemindFusion:
+    """With ``GROUPS`` groups, all with parameters of their own, and the residuals in play."""
+    layout = Layout((LENGTH,) * modalities, torch.rand(GROUPS, modalities) < 0.5, (100,) * GROUPS)
+    fusion = RemindFusion(DIM, layout, experts=EXPERTS)
+    fusion.specialise()
+    return fusion
+
+
+def forward_and_backward(fusion: RemindFusion, batches: Iterable[Encoded], *, collapsed: bool) -> None:
+    """A step's fusion for each batch, from its encoded modalities to the gradients of them and of the weights."""
+    for encoded in batches:
+        fusion.zero_grad()
+        tokens = fusion.tokens(encoded) if collapsed else fusion.broadcast(encoded)
+        fusion.fuse(tokens, encoded.group).pooled.square().sum().backward()

@@ -1,0 +1,64 @@
+"""A training step of REMIND with many groups against Soft MoE's: forward, backward, clipping, AdamW.
+
+12 modalities of 16 tokens, width 128, 32 experts, batches of 32 drawn evenly from the groups, so that a batch holds as
+many groups as it can. Both have a vector of the group for what is missing, so that routing is the difference.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from cases import BATCH, DIM, EXPERTS, LENGTH, encoded_of
+from lightning_fabric import Fabric
+from timing import compare
+
+from remind.config import TrainSettings
+from remind.engine.descent import Descent
+from remind.fusions import FUSIONS
+from remind.model import Model
+from remind.types import Layout
+
+MODALITIES, BATCHES = 12, 4
+
+
+def step_of(name: str, masks: torch.Tensor, **settings: Any) -> Callable[[], None]:
+    """``BATCHES`` training steps of a fusion, by the engine's own optimiser."""
+    layout = Layout((LENGTH,) * MODALITIES, masks, (100,) * len(masks))
+    fusion = FUSIONS.get(name)(DIM, layout, experts=EXPERTS, **settings)
+    fusion.specialise()
+    model = Model((), (), fusion, classes=2)
+    descent = Descent(
+        Fabric(accelerator="cpu"), model, TrainSettings(batch_size=BATCH), lr=1e-4, decay=0.01, lazily=True
+    )
+    groups = torch.randint(len(masks), (BATCHES, BATCH))
+    batches = [encoded_of(masks[group], group) for group in groups]
+
+    def steps() -> None:
+        for encoded in batches:
+            descent.fetch(encoded.group)
+            model.classify(fusion(encoded)).logits.square().mean().backward()
+            descent.clip(model)
+            descent.step()
+
+    return steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--groups", type=int, default=1000)
+    asked = parser.parse_args()
+    torch.manual_seed(0)
+    numbers = torch.randperm(2**MODALITIES - 1)[: asked.groups] + 1
+    masks = (numbers[:, None] >> torch.arange(MODALITIES) & 1).bool()
+    compare(
+        f"a training step of REMIND with {asked.groups:,} groups",
+        step_of("remind", masks),
+        step_of("soft_moe", masks, imputation="group"),
+        named="a training step of Soft MoE",
+        target=1 / 1.15,
+    )
+
+
+if __name__ == "__main__":
+    main()
