@@ -27,9 +27,7 @@ def model(name):
         fusion = FUSIONS.build(name, DIM, layout, experts=EXPERTS, heads=8, hidden=HIDDEN)
         made = Model(MODALITIES, encoders, fusion, classes=CLASSES)
     if name == "remind":
-        made.fusion.router.specialised = torch.tensor(
-            True
-        )  # stage two; forward asks whether it is, so it needs a value
+        made.fusion.specialise()  # stage two
     return made
 
 

@@ -182,7 +182,8 @@ def flops(model: Model, dataset: CohortDataset, *, size: int) -> tuple[float, fl
     wants a model whose parameters ask for no gradient.
     """
     device, encoders, fusion = next(model.parameters()).device, 0, 0
-    with evaluating(model), sdpa_kernel(SDPBackend.MATH), _without_fast_path():
+    eager = torch.compiler.set_stance("force_eager")
+    with evaluating(model), eager, sdpa_kernel(SDPBackend.MATH), _without_fast_path():
         for rows in torch.arange(len(dataset)).split(size):
             batch = to_device(dataset.__getitems__(rows.tolist()), device)
             with FlopCounterMode(display=False) as counter:

@@ -76,14 +76,14 @@ class Descent:
 
 def _clip(model: nn.Module, most: float) -> None:
     """As ``torch.nn.utils.clip_grad_norm_``, which takes no sparse gradients."""
-    gradients = []
+    dense, rows = [], []
     for parameter in model.parameters():
         if parameter.grad is not None and parameter.grad.is_sparse:
             parameter.grad = parameter.grad.coalesce()
-            gradients.append(parameter.grad.values())
+            rows.append(parameter.grad.values())
         elif parameter.grad is not None:
-            gradients.append(parameter.grad)
-    norm = nn.utils.get_total_norm(gradients, error_if_nonfinite=True)
-    factor = (most / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factor)
+            dense.append(parameter)
+    norm = nn.utils.get_total_norm([*(one.grad for one in dense), *rows], error_if_nonfinite=True)
+    nn.utils.clip_grads_with_norm_(dense, most, norm)
+    for values in rows:
+        values.mul_((most / (norm + 1e-6)).clamp(max=1.0))

@@ -23,7 +23,9 @@ from remind.cohort.workers import worker_settings
 from remind.config import Recipe, TrainSettings
 from remind.engine.adapt import STAGE, Adaptation
 from remind.engine.averaging import WeightAverage
+from remind.engine.compiled import compile_fusion
 from remind.engine.descent import Descent
+from remind.engine.device import to_device
 from remind.engine.distributed import Shared, Together, start, team
 from remind.engine.fitted import FittedModel
 from remind.engine.probe import GradientProbe
@@ -149,6 +151,10 @@ class Training:
         self.validation = self.fitted.dataset(cohort, rows["validation"])
         self.judged = np.flatnonzero(cohort.split != SPLITS.index("train"))
         self.fitted.dataset(cohort, self.judged)  # what is wrong with it must show now, not in the end
+        if self.settings.compile and not compile_fusion(self.fitted.model.fusion):
+            watch.note(
+                f"train.compile: nothing of {recipe.method} is compiled, as its experts take what they are sent."
+            )
         if self.team.ranks > 1:
             torch.manual_seed(np.random.SeedSequence([recipe.seed, self.team.rank]).generate_state(1).item())
         network = self.fitted.model if self.team.ranks == 1 else Together(self.fitted.model, self.team)
@@ -256,7 +262,7 @@ class Training:
     def batches(self) -> Iterator[Batch]:
         """What is left of the epoch, on the device."""
         for batch in self.loader:
-            yield self.fabric.to_device(batch)
+            yield to_device(batch, self.fabric.device)
 
     def step(self, batch: Batch) -> None:
         """One optimiser step, and all that follows from it."""

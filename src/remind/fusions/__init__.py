@@ -24,6 +24,9 @@ class Fusion(nn.Module, ABC):
     def after_step(self, fused: Fused) -> None:
         """Called after each training step with what ``forward`` gave."""
 
+    def compilable(self) -> nn.Module | None:
+        """What of it ``torch.compile`` can take whole, for ``train.compile``; None: nothing that would be faster."""
+
     def of_groups(self) -> list[nn.Parameter]:
         """Tables with rows of single groups, which come into play where a stage says so."""
         return []

@@ -56,6 +56,10 @@ class TokenFusion(Fusion):
     def fuse(self, tokens: Tokens, group: Int[Tensor, " b"]) -> Fused:
         """Fuse a batch of tokens; ``group`` is the place that ``own`` gives, -1 for a group without parameters."""
 
+    def compilable(self) -> nn.Module:
+        """The block: how wide its tokens are follows from the data, what is done with them does not."""
+        return self.block
+
     def forward(self, encoded: Encoded) -> Fused:
         """Fuse a batch."""
         return self.fuse(self.tokens(encoded), self.places(encoded.group))

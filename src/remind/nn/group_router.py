@@ -1,7 +1,7 @@
 """The shared router plus a small residual for each modality combination (Eq. 7), opened by the gate (Eq. 8)."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ class GroupRouter(nn.Module):
     """
 
     specialised: Tensor  # bool; a buffer, so that a loaded model routes as the saved one did
+    in_play: bool  # the same, known without asking the device
 
     def __init__(
         self,
@@ -39,11 +40,14 @@ class GroupRouter(nn.Module):
         self.residual = nn.Parameter(_residual(init, groups, dim, experts, slots))
         self.gate = Gate(measure=gate, threshold=threshold)
         self.register_buffer("specialised", torch.tensor(False))
+        self.in_play = False
+        self.register_load_state_dict_post_hook(_recall)
         self.sparse = False  # whether the residuals' gradient is: for an optimiser that takes it so
 
     def specialise(self) -> None:
         """Bring the residuals into play: stage two begins."""
         self.specialised.fill_(True)
+        self.in_play = True
 
     def forward(self, z: Float[Tensor, "b t d"], log_count: Float[Tensor, "b t"], group: Int[Tensor, " b"]) -> Routing:
         """Route each sample by the shared logits, or by its group's where those are uncertain."""
@@ -51,12 +55,17 @@ class GroupRouter(nn.Module):
         aligned = torch.einsum("btd,des->btes", z_hat, phi)
         logits = cosine_logits(scale, aligned, phi[None])
         uncertainty, opened = self.gate(logits, log_count)
-        opened = opened & (group >= 0) & self.specialised
-        if self.specialised:
+        opened = opened & (group >= 0) & self.in_play
+        if self.in_play:
             residual = rows_of(self.residual, group.clamp_min(0), sparse=self.sparse) * opened[:, None, None, None]
             shifted = aligned + torch.einsum("btd,bdes->btes", z_hat, residual)
             logits = cosine_logits(scale, shifted, phi + residual)
         return Routing(dispatch_weights(logits, log_count), combine_weights(logits), uncertainty, opened, log_count)
+
+
+def _recall(router: GroupRouter, _: Any) -> None:
+    """After weights were loaded."""
+    router.in_play = bool(router.specialised)
 
 
 def _residual(init: str, groups: int, dim: int, experts: int, slots: int) -> Float[Tensor, "g d e s"]:
