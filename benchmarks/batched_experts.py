@@ -6,7 +6,7 @@ Gradients are dropped before every step, as training does. 32 samples, one slot 
 import argparse
 
 import torch
-from timing import compare
+from timing import DEVICE, compare
 from torch import nn
 
 from remind.nn.soft_moe import Experts
@@ -21,8 +21,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.manual_seed(0)
     dim = asked.dim
-    batched = Experts(dim, EXPERTS, hidden=4 * dim)
-    slots = torch.randn(BATCH, EXPERTS, 1, dim, requires_grad=True)
+    batched = Experts(dim, EXPERTS, hidden=4 * dim).to(DEVICE)
+    slots = torch.randn(BATCH, EXPERTS, 1, dim, requires_grad=True, device=DEVICE)
 
     def ours() -> None:
         batched.zero_grad()
@@ -32,7 +32,7 @@ def main() -> None:
     if asked.against == "loop":
         looped = nn.ModuleList(
             nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)) for _ in range(EXPERTS)
-        )
+        ).to(DEVICE)
 
         def loop() -> None:
             looped.zero_grad()
@@ -43,7 +43,7 @@ def main() -> None:
         reference, named, target = loop, f"a Python loop over {EXPERTS} expert modules", 1.3
     else:
         up, down = batched.up.weight.detach(), batched.down.weight.detach()
-        given, hidden = torch.randn(EXPERTS, BATCH, dim), torch.randn(EXPERTS, BATCH, 4 * dim)
+        given, hidden = (torch.randn(EXPERTS, BATCH, width, device=DEVICE) for width in (dim, 4 * dim))
 
         def products() -> None:
             """Both layers' outputs, and the gradients of their inputs and weights; all of them kept till the end."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+from timing import DEVICE
 from torch import Tensor
 
 from remind.fusions.remind import RemindFusion
@@ -20,16 +21,18 @@ def masks_of(samples: int, modalities: int, *, available: float) -> Tensor:
 
 def encoded_of(available: Tensor, group: Tensor, dim: int = DIM) -> Encoded:
     """What encoders would make of a batch."""
+    available, group = available.to(DEVICE), group.to(DEVICE)
     rows = tuple(column.nonzero().ravel() for column in available.unbind(1))
-    return Encoded(tuple(Ragged(torch.randn(len(here), LENGTH, dim)) for here in rows), rows, available, group)
+    tokens = tuple(Ragged(torch.randn(len(here), LENGTH, dim, device=DEVICE)) for here in rows)
+    return Encoded(tokens, rows, available, group)
 
 
-def remind_fusion(modalities: int) -> RemindFusion:
+def remind_fusion(modalities: int, *, dim: int = DIM, experts: int = EXPERTS) -> RemindFusion:
     """With ``GROUPS`` groups, all with parameters of their own, and the residuals in play."""
     layout = Layout((LENGTH,) * modalities, torch.rand(GROUPS, modalities) < 0.5, (100,) * GROUPS)
-    fusion = RemindFusion(DIM, layout, experts=EXPERTS)
+    fusion = RemindFusion(dim, layout, experts=experts)
     fusion.specialise()
-    return fusion
+    return fusion.to(DEVICE)
 
 
 def forward_and_backward(fusion: RemindFusion, batches: Iterable[Encoded], *, collapsed: bool) -> None:

@@ -7,7 +7,7 @@ sample. Batches come as ``train.pool: 16`` makes them: samples with like numbers
 import argparse
 
 import torch
-from cases import BATCH, GROUPS, encoded_of, forward_and_backward, masks_of, remind_fusion
+from cases import BATCH, DIM, EXPERTS, GROUPS, encoded_of, forward_and_backward, masks_of, remind_fusion
 from timing import compare
 
 from remind.cohort.sampler import BucketSampler
@@ -19,12 +19,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--missing", type=float, default=0.8)
     parser.add_argument("--target", type=float, default=2.0)
+    parser.add_argument("--dim", type=int, default=DIM)
+    parser.add_argument("--experts", type=int, default=EXPERTS)
     asked = parser.parse_args()
     torch.manual_seed(0)
     masks = masks_of(BATCH * POOL, MODALITIES, available=1 - asked.missing)
     sampler = BucketSampler(masks.sum(1), batch_size=BATCH, seed=0, pool=POOL)
-    batches = [encoded_of(masks[rows], torch.randint(GROUPS, (len(rows),))) for rows in sampler.order(0)]
-    fusion = remind_fusion(MODALITIES)
+    batches = [encoded_of(masks[rows], torch.randint(GROUPS, (len(rows),)), asked.dim) for rows in sampler.order(0)]
+    fusion = remind_fusion(MODALITIES, dim=asked.dim, experts=asked.experts)
     compare(
         f"a fusion step at {asked.missing:.0%} missing: collapsed tokens, batches of like length",
         lambda: forward_and_backward(fusion, batches, collapsed=True),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from cases import BATCH, DIM, EXPERTS, LENGTH, encoded_of
 from lightning_fabric import Fabric
-from timing import compare
+from timing import DEVICE, compare
 
 from remind.config import TrainSettings
 from remind.engine.descent import Descent
@@ -22,17 +22,17 @@ from remind.types import Layout
 MODALITIES, BATCHES = 12, 4
 
 
-def step_of(name: str, masks: torch.Tensor, **settings: Any) -> Callable[[], None]:
+def step_of(name: str, masks: torch.Tensor, dim: int, experts: int, **settings: Any) -> Callable[[], None]:
     """``BATCHES`` training steps of a fusion, by the engine's own optimiser."""
     layout = Layout((LENGTH,) * MODALITIES, masks, (100,) * len(masks))
-    fusion = FUSIONS.get(name)(DIM, layout, experts=EXPERTS, **settings)
+    fusion = FUSIONS.get(name)(dim, layout, experts=experts, **settings)
     fusion.specialise()
-    model = Model((), (), fusion, classes=2)
+    model = Model((), (), fusion, classes=2).to(DEVICE)
     descent = Descent(
-        Fabric(accelerator="cpu"), model, TrainSettings(batch_size=BATCH), lr=1e-4, decay=0.01, lazily=True
+        Fabric(accelerator=DEVICE, devices=1), model, TrainSettings(batch_size=BATCH), lr=1e-4, decay=0.01, lazily=True
     )
     groups = torch.randint(len(masks), (BATCHES, BATCH))
-    batches = [encoded_of(masks[group], group) for group in groups]
+    batches = [encoded_of(masks[group], group, dim) for group in groups]
 
     def steps() -> None:
         for encoded in batches:
@@ -47,14 +47,17 @@ def step_of(name: str, masks: torch.Tensor, **settings: Any) -> Callable[[], Non
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--groups", type=int, default=1000)
+    parser.add_argument("--dim", type=int, default=DIM)
+    parser.add_argument("--experts", type=int, default=EXPERTS)
     asked = parser.parse_args()
     torch.manual_seed(0)
     numbers = torch.randperm(2**MODALITIES - 1)[: asked.groups] + 1
     masks = (numbers[:, None] >> torch.arange(MODALITIES) & 1).bool()
+    size = asked.dim, asked.experts
     compare(
-        f"a training step of REMIND with {asked.groups:,} groups",
-        step_of("remind", masks),
-        step_of("soft_moe", masks, imputation="group"),
+        f"a training step of REMIND with {asked.groups:,} groups, d = {asked.dim}, {asked.experts} experts",
+        step_of("remind", masks, *size),
+        step_of("soft_moe", masks, *size, imputation="group"),
         named="a training step of Soft MoE",
         target=1 / 1.15,
     )

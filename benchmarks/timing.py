@@ -7,8 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
+
+import torch
 
 WARM = 3  # repeats that are not counted
+DEVICE = os.environ.get("REMIND_BENCH_DEVICE", "cpu")
 
 
 def compare(
@@ -19,22 +23,31 @@ def compare(
     named: str,
     target: float,
     repeats: int = 15,
+    **beside: Any,
 ) -> None:
-    """Print one JSON object: how many times faster ours is than the reference, by medians of interleaved repeats."""
-    seconds: dict[str, list[float]] = {"ours": [], "reference": []}
+    """Print one JSON object: how many times faster ours is than the reference, and what is to be told beside."""
+    medians = medians_of({"ours": ours, "reference": reference}, repeats=repeats)
+    ratio = medians["reference"] / medians["ours"]
+    report(claim, named, ratio, target, median_seconds=medians, **beside)
+
+
+def medians_of(ways: dict[str, Callable[[], None]], *, repeats: int = 15) -> dict[str, float]:
+    """Median seconds of each way to do something, by interleaved repeats."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(WARM + repeats):
-        for name, run in (("ours", ours), ("reference", reference)):
+        for name, run in ways.items():
             start = time.perf_counter()
             run()
+            if DEVICE == "cuda":
+                torch.cuda.synchronize()
             if repeat >= WARM:
                 seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    ratio = medians["reference"] / medians["ours"]
-    print(
-        json.dumps(
-            {"claim": claim, "reference": named, "ratio": round(ratio, 3), "target": target, "median_seconds": medians}
-        )
-    )
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def report(claim: str, named: str, ratio: float, target: float, **beside: Any) -> None:
+    """The line that ``run.py`` reads."""
+    print(json.dumps({"claim": claim, "reference": named, "ratio": round(ratio, 3), "target": target, **beside}))
 
 
 def measured(*words: str) -> dict[str, float]:

@@ -222,7 +222,7 @@ class Training:
             self.settings,
             lr=lr,
             decay=decay,
-            lazily=self.team.ranks == 1 and not self.adaptation and not self.settings.average,
+            lazily=self._lazily(),
         )
         self.average.restart()
         if self.store:
@@ -235,6 +235,11 @@ class Training:
             generator=torch.Generator(),  # its own: else drawing batches would advance the one that dropout uses
             **worker_settings(self.fitted.recipe.data.workers, len(self.training)),
         )
+
+    def _lazily(self) -> bool:
+        """Whether rows of groups may wait: nobody reads all of them each step, or wants their gradients dense."""
+        whole = self.settings.average or self.settings.compile or self.adaptation or self.team.ranks > 1
+        return not whole
 
     def decide_who_learns(self, stage: Stage) -> None:
         """Encoders learn in this stage, or not."""
