@@ -16,7 +16,8 @@ class Descent:
     """The optimiser of a stage.
 
     Tables of the groups' own parameters that are longer than a batch are ``lazy``: a step moves the rows of the groups
-    in its batch, and costs what those cost. ``fetch`` a batch's rows before they are read, ``settle`` all of them
+    in its batch, and costs what those cost; on a CPU, for to a GPU a whole table is less than its looking up
+    (docs/benchmarks.md). ``fetch`` a batch's rows before they are read, ``settle`` all of them
     before anything else reads them.
 
     Args:
@@ -36,7 +37,7 @@ class Descent:
             {"params": [one for one in learned if id(one) in own], "lr": lr * settings.group_lr},
         ]
         long = any(len(table) > settings.batch_size for table in of_groups)
-        self.tables = of_groups if lazily and long else []
+        self.tables = of_groups if lazily and long and fabric.device.type == "cpu" else []
         self.lazy = LazyAdamW(parts, weight_decay=decay, fused=True) if self.tables else None
         if self.lazy:
             model.fusion.sparsely()
