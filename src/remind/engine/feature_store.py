@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
@@ -35,21 +37,13 @@ from remind.modalities import Reader
 from remind.types import Ragged
 
 Precision = Literal["float32", "bfloat16"]
-FULL = 256 * 2**20  # bytes of a shard
+FULL = 32 * 2**20  # bytes of a shard; twice that is held while it is written
 SHARD = ".safetensors"
 VERSIONS = (
     *("remind", "torch", "torchvision", "transformers", "tokenizers"),
     *("numpy", "pillow", "pydicom", "nibabel", "av"),
 )  # of all that can change a feature
 OFTEN = 60.0  # seconds after which a shard is written though it is not full
-
-
-class Place(NamedTuple):
-    """Where the features of one input lie."""
-
-    shard: Path
-    start: int
-    length: int
 
 
 class Inputs(NamedTuple):
@@ -63,16 +57,17 @@ class Inputs(NamedTuple):
 class FeatureReader:
     """Reads features in place of inputs; gives float32."""
 
-    places: Sequence[Place | None]  # None where a sample lacks the modality
+    shards: Sequence[Path]
+    places: np.ndarray  # int64 [n, 3] of each sample: number of its shard, first row and how many; -1 where it has none
     shape: tuple[int, int]  # of an input's features, where all have as many tokens; the most tokens otherwise
     ragged: bool
 
     def __call__(self, chosen: Sequence[int]) -> Ragged:
         """The features of these samples."""
         rows = []
-        for place in (self.places[index] for index in chosen):
-            assert place is not None
-            rows.append(_values(place.shard)[place.start : place.start + place.length].float())
+        for shard, start, length in self.places[np.asarray(chosen, dtype=np.int64)].tolist():
+            assert shard >= 0
+            rows.append(_values(self.shards[shard])[start : start + length].float())
         if not rows:
             return Ragged(torch.zeros(0, *self.shape))
         if not self.ragged:
@@ -123,7 +118,13 @@ class Shelf:
 
     def __init__(self, folder: Path, name: str, backbone: Backbone, dtype: torch.dtype, workers: int) -> None:
         self.folder, self.name, self.backbone, self.dtype, self.workers = folder, name, backbone, dtype, workers
-        self.places: dict[str, Place] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing is known to be there."""
+        self.shards: list[Path] = []
+        self.places: dict[str, int] = {}  # of each input, where it stands in the array
+        self.array = array("q")  # shard, first row and number of rows of each
         self.ragged = False
 
     def fill(self, inputs: Inputs, watch: Watch) -> None:
@@ -149,12 +150,15 @@ class Shelf:
 
     def reader(self, digests: Sequence[str | None]) -> FeatureReader:
         """A reader of features for samples whose inputs have these checksums."""
-        places = [None if content is None else self.places[content] for content in digests]
-        return FeatureReader(places, (self.backbone.num_tokens, self.backbone.width), self.ragged)
+        at = np.array([-1 if content is None else self.places[content] for content in digests], dtype=np.int64)
+        known = np.array(self.array, dtype=np.int64).reshape(-1, 3)
+        places = np.where(at[:, None] < 0, -1, known[at] if len(known) else -1)
+        return FeatureReader(tuple(self.shards), places, (self.backbone.num_tokens, self.backbone.width), self.ragged)
 
     def _open(self) -> int:
         """Find the shards that are whole, remove everything else; how many were damaged."""
-        self.places, damaged = {}, 0
+        self._forget()
+        damaged = 0
         _values.cache_clear()  # of shards that may be others now, under the same names
         for file in sorted(self.folder.iterdir()):
             if file.name == ".lock":
@@ -167,9 +171,11 @@ class Shelf:
         return damaged
 
     def _add(self, shard: Path, contents: Sequence[str], sizes: Sequence[int], ragged: bool) -> None:
-        start = 0
+        start, number = 0, len(self.shards)
+        self.shards.append(shard)
         for content, size in zip(contents, sizes, strict=True):
-            self.places[content] = Place(shard, start, size)
+            self.places[content] = len(self.array) // 3
+            self.array.extend((number, start, size))
             start += size
         self.ragged = ragged
 

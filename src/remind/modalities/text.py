@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import polars as pl
 import torch
 from jaxtyping import Int
 from tokenizers import Tokenizer
@@ -72,7 +73,7 @@ class TextTransform(Transform):
 
     def reader(self, cells: Cells) -> "TextReader":
         """Tokenizes texts when they are asked for."""
-        return TextReader(self, cells.frame[cells.frame.columns[0]].to_list())
+        return TextReader(self, cells.frame[cells.frame.columns[0]])
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
@@ -89,7 +90,7 @@ class TextReader:
     """Some samples' texts."""
 
     transform: TextTransform
-    texts: Sequence[str | None]
+    texts: pl.Series
 
     def __call__(self, places: Sequence[int]) -> TextInput:
         """Tokenize these samples."""
