@@ -24,7 +24,13 @@ from remind.modalities.text import TextInput
 
 SAMPLES = (10_000, 100_000, 1_000_000)
 RECIPE = (
-    *("method=remind", "model.dim=32", "model.experts=4", "modalities.note.weights=random", "modalities.note.frozen=true"),
+    *(
+        "method=remind",
+        "model.dim=32",
+        "model.experts=4",
+        "modalities.note.weights=random",
+        "modalities.note.frozen=true",
+    ),
     *("modalities.note.limit=8", "train.epochs=2", "train.batch_size=256", "train.device=cpu", "train.threads=1"),
     *("train.focal_gamma=0", "train.checkpoint_every=100000"),
 )

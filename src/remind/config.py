@@ -49,6 +49,7 @@ class TrainSettings(Document):
     gradients_every: int = Field(default=0, ge=0)  # steps between records of the groups' gradient consistency; 0: none
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False  # the fusion's block, by torch.compile: it takes its time at the start, and a C++ compiler
+    shard: bool = False  # weights in parts, one on each of several processes; needs data.features=none
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(default=None, gt=0)  # of the CPU; None: torch's choice. Small models want 1.
 

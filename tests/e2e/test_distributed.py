@@ -11,11 +11,17 @@ import polars as pl
 import pytest
 import torch
 from conftest import TINY
+from releases import screening
 from safetensors.torch import load_file
 
+from remind.api import load_model
 from remind.cohort.cohort import load
 from remind.cohort.combination import GroupTable
+from remind.config import load_recipe
 from remind.engine.distributed import Team
+from remind.engine.sharding import refuse_settings
+from remind.errors import RemindError
+from remind.sources import embed
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 PLAIN = (*TINY, "model.dropout=0", "encoders.tabular.dropout=0")  # dropout differs between ranks, as it must
@@ -142,3 +148,82 @@ def test_parts_are_every_row_once_and_as_even_as_can_be(ranks, size):
     for rank, (start, stop) in enumerate(bounds):
         expected = slice(start, stop) if stop > start else slice(0, 1)
         assert Team(rank, ranks).part(size) == expected
+
+
+SHARDED = ("train.shard=true", "data.features=none")
+
+
+@pytest.fixture(scope="module")
+def sharded(folder, tmp_path_factory):
+    """REMIND with its weights in two parts by SGD, and by AdamW with dropout, the second killed on the way and not."""
+    place = tmp_path_factory.mktemp("sharded")
+    plain = [*PLAIN, "method=remind", "train.batch_size=37", "train.lr=0.5"]
+    adam = [*TINY, *SHARDED, "method=remind", "train.checkpoint_every=2", "train.epochs=4", "train.batch_size=37"]
+    assert train(1, folder, [{"out": place / "one", "overrides": plain, "sgd": True}]).returncode == 0
+    jobs = [
+        {"out": place / "two", "overrides": [*plain, *SHARDED], "sgd": True},
+        {"out": place / "whole", "overrides": adam},
+    ]
+    done = train(2, folder, jobs)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for step in (3, 14):  # within the first stage, and the second
+        job = {"out": place / f"killed-{step}", "overrides": adam}
+        assert train(2, folder, [job | {"die": step}]).returncode != 0
+        done = train(2, folder, [job])
+        assert done.returncode == 0, done.stderr[-3000:]
+    return place
+
+
+@pytest.mark.slow
+def test_a_model_in_parts_learns_what_it_learns_whole(sharded):
+    assert apart(sharded / "one", sharded / "two") < 1e-6
+    one, two = (pl.read_parquet(sharded / name / "predictions.parquet") for name in ("one", "two"))
+    columns = [name for name in one.columns if name.startswith("p_")]
+    np.testing.assert_allclose(two.select(columns).to_numpy(), one.select(columns).to_numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [3, 14])
+def test_parts_of_killed_ranks_go_on_to_the_same_bits(sharded, step):
+    assert apart(sharded / f"killed-{step}", sharded / "whole") == 0
+
+
+@pytest.mark.slow
+def test_the_papers_largest_model_trains_in_parts_at_a_smaller_width(tmp_path):
+    """EMBED's recipe with its 128 experts, on two ranks; one process loads it and predicts the same."""
+    folder = embed.write(tmp_path / "cohort", root=str(screening().write(tmp_path / "release")))
+    images = ("backbone=resnet50", "weights=random", "size=33", "tokens=1")
+    small = ("model.dim=16", "model.heads=2", *(f"encoders.image.{setting}" for setting in images))
+    settings = ("train.epochs=2", "train.batch_size=8", "train.device=cpu", "train.threads=1", *SHARDED)
+    words = [word for override in (*small, *settings) for word in ("-s", override)]
+    run = tmp_path / "run"
+    done = together(2, "-m", "remind", "train", folder, "-r", "embed", "-m", "remind", *words, "--out", run)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert weights(run)["fusion.block.moe.experts.up.weight"].shape == (128, 16, 64)
+    cohort, fitted = load(folder), load_model(run)
+    expected = pl.read_parquet(run / "predictions.parquet")
+    made = fitted.predictions(cohort, np.flatnonzero(cohort.split != 0))
+    columns = [name for name in expected.columns if name.startswith("p_")]
+    np.testing.assert_allclose(made.select(columns).to_numpy(), expected.select(columns).to_numpy(), atol=1e-6)
+
+
+def test_one_process_has_no_parts(folder, tiny_words, tmp_path, remind):
+    words = ("-m", "remind", *tiny_words, "-s", "train.shard=true", "--out", tmp_path / "run")
+    done = remind("train", folder, *words)
+    assert done.code == 2
+    assert "start several by torchrun" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({}, "set data.features=none"),
+        ({"data.features": "none", "train.average": 0.9}, "does not go with train.average"),
+        ({"data.features": "none", "train.compile": True}, "does not go with train.compile"),
+    ],
+)
+def test_what_does_not_go_with_parts_is_named(overrides, said):
+    recipe = load_recipe(None, [f"{key}={value}" for key, value in ({"train.shard": True} | overrides).items()])
+    with pytest.raises(RemindError, match=said):
+        refuse_settings(recipe.train, Team(0, 2), recipe.data.features, adapted=False)

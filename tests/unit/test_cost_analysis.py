@@ -105,7 +105,7 @@ def test_a_backbone_that_is_served_is_not_counted(measured, tmp_path):
 
 
 def test_a_finding_has_a_row_a_method_and_stage(folder, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_apart", measure)
+    monkeypatch.setattr(module, "apart", measure)
     told = []
     finding = cost(folder, ["soft-moe", "remind"], overrides=tiny, steps=2, warmup=1, told=told.append)
     table = finding.table

@@ -89,14 +89,14 @@ def cost(
     with TemporaryDirectory(prefix="remind-") as scratch:
         for one in recipes:
             for place in range(len(method(one.method).stages)):
-                found = _apart(cohort, one, place, steps=steps, warmup=warmup, scratch=Path(scratch))
+                found = apart(cohort, one, place, steps=steps, warmup=warmup, scratch=Path(scratch))
                 told(f"{found.method}, {found.stage}: {found.steps_per_second:.3g} steps a second")
                 costs.append(found)
     table = _table(costs)
     return Finding("cost", table, cost_figure(table, title=f"What a method costs, {name}"), list(_sentences(table)))
 
 
-def _apart(cohort: Path, recipe: Recipe, place: int, **settings: Any) -> Cost:
+def apart(cohort: Path, recipe: Recipe, place: int, **settings: Any) -> Cost:
     """``measure``, where neither memory nor random numbers are anybody else's."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:

@@ -46,6 +46,12 @@ class Team(NamedTuple):
         start, stop = self.bounds(size)[self.rank]
         return slice(start, stop) if stop > start else slice(0, 1)
 
+    def rows(self, size: int) -> Tensor:
+        """This rank's rows, as many as any rank has: some end with rows again that then count nowhere."""
+        most = max(stop - start for start, stop in self.bounds(size))
+        own = torch.arange(size)[self.part(size)]
+        return own[torch.arange(most).clamp_max(len(own) - 1)]
+
     def gather(self, own: Tensor, size: int) -> Tensor:
         """All ranks' rows, ``size`` of them, from each rank's ``part``; no gradient goes through."""
         if self.ranks == 1:

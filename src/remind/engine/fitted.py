@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,12 @@ class FittedModel:
             transforms[name] = TRANSFORMS.get(modality.kind).fit(cohort.cells(name, having), settings)
         model = build_model(recipe, cohort.spec, cohort.groups, transforms)
         return cls(recipe, cohort.spec, cohort.groups, transforms, model)
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> "FittedModel":
+        """The same with a model of its own, of these weights."""
+        model = build_model(self.recipe, self.spec, self.groups, self.transforms, weights=RANDOM)
+        model.load_state_dict(weights)
+        return replace(self, model=model.to(next(iter(weights.values())).device))
 
     @property
     def classes_(self) -> list[str]:
@@ -257,7 +263,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def forward(
-    model: nn.Module, dataset: CohortDataset, *, size: int, rows: slice = slice(None)
+    model: nn.Module, dataset: CohortDataset, *, size: int, rows: slice | Tensor = slice(None)
 ) -> Iterator[tuple[Batch, Output]]:
     """What a model makes of all the samples, or of some ``rows``, in their order, ``size`` at a time."""
     device = next(model.parameters()).device

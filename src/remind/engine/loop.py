@@ -1,7 +1,7 @@
 """The training loop. No method has a name here: stages, objective and fusion say what is particular to each."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from remind.cohort.batch import Batch
@@ -32,6 +32,7 @@ from remind.engine.probe import GradientProbe
 from remind.engine.progress import Standing
 from remind.engine.resume import restore, save
 from remind.engine.run_folder import RunFolder
+from remind.engine.sharding import in_parts, join_gradients, refuse_settings, shard, whole
 from remind.engine.validation import Validation, validate
 from remind.engine.watch import GroupProgress, Silence, Watch
 from remind.errors import RemindError
@@ -139,6 +140,8 @@ class Training:
         self.cohort, self.folder, self.watch = cohort, folder, watch
         self.settings, self.adaptation = recipe.train, adaptation
         self.stages = (STAGE,) if adaptation else recipe.check().stages
+        if self.settings.shard:
+            refuse_settings(self.settings, team(), recipe.data.features, adapted=adaptation is not None)
         self.team, self.fabric = team(), start(self.settings)
         self.fabric.seed_everything(recipe.seed, verbose=False)
         self.fitted = adaptation.fitted if adaptation else FittedModel.create(cohort, recipe)
@@ -157,8 +160,7 @@ class Training:
             )
         if self.team.ranks > 1:
             torch.manual_seed(np.random.SeedSequence([recipe.seed, self.team.rank]).generate_state(1).item())
-        network = self.fitted.model if self.team.ranks == 1 else Together(self.fitted.model, self.team)
-        self.model = self.fabric.setup_module(network)
+        self.model = self._network()
         self.objective = self._objective().to(self.fabric.device)
         self.probe: GradientProbe | None = None
         if self.settings.gradients_every and not adaptation:
@@ -171,6 +173,16 @@ class Training:
         self.epochs = _epochs(self.settings, len(self.stages))
         self.standing = Standing()
         self.best: dict[str, Tensor] = {}
+
+    def _network(self) -> nn.Module:
+        """The model, as this process and others train it."""
+        model = self.fitted.model
+        if self.team.ranks == 1:
+            return self.fabric.setup_module(model)
+        together = Together(model, self.team)
+        if self.settings.shard:
+            return shard(together.to(self.fabric.device))
+        return self.fabric.setup_module(together)
 
     def _objective(self) -> Objective:
         recipe = self.fitted.recipe
@@ -278,6 +290,8 @@ class Training:
             self._refuse(batch, loss)
         auxiliary = loss.output.fused.auxiliary
         self.fabric.backward(loss.total if auxiliary is None else loss.total + auxiliary)
+        if self.settings.shard:
+            join_gradients(self.model, self.team)
         try:
             self.descent.clip(self.model)
         except RuntimeError:  # their norm is not finite
@@ -331,7 +345,7 @@ class Training:
             score = found.score(self.settings.select)
             better = not math.isnan(score) and (standing.best is None or score > standing.best)
             if better:
-                state = self.fitted.model.state_dict()
+                state = whole(self.fitted.model.state_dict())
                 self.best = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
         standing.epoch += 1
         weights = self.objective.group_weights()
@@ -360,12 +374,17 @@ class Training:
     def _next_stage(self) -> None:
         """Go on from this stage's best weights; the next stage is judged by its own epochs."""
         self._need_score()
-        self.fitted.model.load_state_dict(self.best)
+        self.load(self.best)
         self.standing.stage += 1
         if self.standing.stage < len(self.stages):
             self.standing.epoch = self.standing.stale = 0
             self.standing.best = None
             self.prepare_stage()
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Give the model these weights."""
+        model = self.fitted.model
+        model.load_state_dict(in_parts(weights, model.state_dict()))
 
     def _need_score(self) -> None:
         if self.standing.best is None:
@@ -385,6 +404,8 @@ class Training:
 
     def _finish(self) -> None:
         """Write the history, the selected model and its predictions; then the run is finished."""
+        if self.settings.shard:
+            self.fitted = self.fitted.with_weights(whole(self.fitted.model.state_dict()))
         if self.team.first:
             self._write()
         self.team.wait()

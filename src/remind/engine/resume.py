@@ -1,8 +1,10 @@
 """A run under way, written down and put back: the next step is the one that would have come."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from remind.engine.checkpoint import (
     flatten,
@@ -13,6 +15,7 @@ from remind.engine.checkpoint import (
     unflatten,
 )
 from remind.engine.progress import Standing
+from remind.engine.sharding import in_parts, whole
 from remind.errors import RemindError
 
 if TYPE_CHECKING:
@@ -26,11 +29,11 @@ def save(training: "Training") -> None:
     """Write down where training stands."""
     tensors, groups = optimizer_state(training.descent.optimizer)
     parts = {
-        "model": training.fitted.model.state_dict(),
+        "model": whole(training.fitted.model.state_dict()),
         "average": training.average.mean,
         "best": training.best,
         "objective": training.objective.state_dict(),
-        "optimizer": tensors,
+        "optimizer": whole(tensors),
         "rng": _of_all_ranks(training, rng_state(training.fabric.device)),
     }
     document = {
@@ -52,13 +55,15 @@ def restore(training: "Training", tensors: dict[str, Tensor], document: dict[str
         )
     training.standing = Standing(**document["standing"])
     training.sampler.load_state_dict(document["sampler"])
-    training.fitted.model.load_state_dict(parts["model"])
+    training.load(parts["model"])
     training.objective.load_state_dict(parts["objective"])
     training.best = parts["best"]
     if training.standing.stage < len(training.stages):
         training.prepare_stage()
         training.average.load_state_dict(parts["average"])
-        load_optimizer_state(training.descent.optimizer, parts["optimizer"], document["optimizer"])
+        optimizer, remembered = training.descent.optimizer, parts["optimizer"]
+        state = in_parts(remembered, _weights(optimizer, remembered))
+        load_optimizer_state(optimizer, state, document["optimizer"])
         training.descent.schedule.load_state_dict(document["schedule"])
     else:
         training.decide_who_learns(training.stages[-1])
@@ -66,6 +71,12 @@ def restore(training: "Training", tensors: dict[str, Tensor], document: dict[str
     mine = {name: parts["rng"][f"{name}{own}"] for name in RNG if f"{name}{own}" in parts["rng"]}
     if mine:  # none of its own: it goes on with more processes than before
         load_rng_state(mine, training.fabric.device)
+
+
+def _weights(optimizer: Optimizer, remembered: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weight that each of an optimiser's tensors, ``<parameter>.<name>``, is of."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    return {name: weights[int(name.split(".", 1)[0])] for name in remembered}
 
 
 def _of_all_ranks(training: "Training", own: dict[str, Tensor]) -> dict[str, Tensor]:

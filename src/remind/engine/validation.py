@@ -28,7 +28,7 @@ class Validation(NamedTuple):
 
 def validate(model: nn.Module, dataset: CohortDataset, team: Team, *, size: int, focal_gamma: float) -> Validation:
     """Run the model over the validation split, ``size`` samples at a time; each rank over its part of it."""
-    rows = team.part(len(dataset))
+    rows = team.rows(len(dataset))
     own = torch.cat([output.logits for _, output in forward(model, dataset, size=size, rows=rows)])
     logits = team.gather(own, len(dataset)).double().cpu()
     target = dataset.target
