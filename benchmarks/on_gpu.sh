@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The claims about a step on a CUDA device, at the paper's size and at FPRM's; then a run of every kind there.
-# `benchmarks/on_gpu.sh [FOLDER]` from the repository's root; what it prints goes into docs/benchmarks.md by hand.
+# `benchmarks/on_gpu.sh [FOLDER]` from the repository's root; what it prints goes into docs/performance.md by hand.
 set -uo pipefail
 out=${1:-/tmp/on_gpu}
 export REMIND_BENCH_DEVICE=cuda PYTHONPATH=src:benchmarks${PYTHONPATH:+:$PYTHONPATH}

@@ -5,6 +5,7 @@
 
 import argparse
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from cases import BATCH, DIM, EXPERTS, GROUPS, encoded_of, masks_of, remind_fusion
@@ -18,9 +19,12 @@ from remind.model import Model
 from remind.types import Encoded
 
 MODALITIES, BATCHES = 4, 4
+Precision = Literal["32-true", "bf16-mixed"]
 
 
-def steps_of(batches: list[Encoded], dim: int, experts: int, *, precision: str, compiled: bool) -> Callable[[], None]:
+def steps_of(
+    batches: list[Encoded], dim: int, experts: int, *, precision: Precision, compiled: bool
+) -> Callable[[], None]:
     """Training steps of all batches."""
     fusion = remind_fusion(MODALITIES, dim=dim, experts=experts)
     if compiled:
@@ -53,7 +57,7 @@ def main() -> None:
         f"{precision}{', compiled' if compiled else ''}": steps_of(
             batches, asked.dim, asked.experts, precision=precision, compiled=compiled
         )
-        for precision in ("32-true", "bf16-mixed")
+        for precision in get_args(Precision)
         for compiled in (False, True)
     }
     medians = medians_of(ways)

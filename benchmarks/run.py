@@ -63,9 +63,9 @@ def page(lines: dict[str, dict[str, Any]]) -> str:
         "# Benchmarks",
         "",
         f"Made by `make bench` with torch {torch.__version__} on {torch.get_num_threads()} threads, "
-        f"{platform.machine()}. A ratio is of medians of interleaved repeats in one process; larger is better. What the "
-        "misses are made of, and what a GPU says: [Performance](performance.md). The raw medians: "
-        "`docs/benchmarks.json`.",
+        f"{platform.machine()}. Larger ratios are better; where two ways to do a thing are compared, they are of "
+        "medians of interleaved repeats in one process. What the misses are made of, and what a GPU says: "
+        "[Performance](performance.md). The raw medians: `docs/benchmarks.json`.",
         "",
         "| claim | against | ratio | target | met |",
         "|---|---|---|---|---|",

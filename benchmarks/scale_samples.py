@@ -18,8 +18,8 @@ import numpy as np
 import polars as pl
 import torch
 from timing import report
-from torch import nn
 
+from remind.encoders import Backbone
 from remind.modalities.text import TextInput
 
 SAMPLES = (10_000, 100_000, 1_000_000)
@@ -87,7 +87,7 @@ def child(folder: Path) -> None:
         def step(self, done: int) -> None:
             self.steps.append(time.perf_counter())
 
-    def drawn(backbone: nn.Module, texts: TextInput) -> Ragged:
+    def drawn(backbone: Backbone, texts: TextInput) -> Ragged:
         return Ragged(torch.randn(*texts.ids.shape, backbone.width), texts.length)
 
     feature_store.features = drawn
@@ -121,7 +121,8 @@ def main() -> None:
             point = {"samples": samples, "seconds": time.perf_counter() - begun, "store_mib": store / 2**20}
             points.append(point | json.loads(done.stdout))
             print(points[-1], file=sys.stderr)
-    slope = np.polyfit(*(np.log([point[key] for point in points]) for key in ("samples", "epoch_seconds")), 1)[0]
+    x, y = (np.log([point[key] for point in points]) for key in ("samples", "epoch_seconds"))
+    slope = float(np.polyfit(x, y, 1)[0])
     grown = points[-1]["mib"] - points[0]["mib"]
     report(
         f"memory of a run, {SAMPLES[0]:,} to {points[-1]['samples']:,} samples, features on disk: "

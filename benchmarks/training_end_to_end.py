@@ -15,11 +15,12 @@ from torch.utils.data import TensorDataset
 from remind.api import fit
 from remind.cohort.cohort import Cohort, load
 from remind.config import load_recipe
+from remind.encoders.tabular import TabularEncoder
 from remind.engine.loop import Training
 from remind.engine.run_folder import RunFolder
 from remind.engine.watch import Silence
 from remind.methods import METHODS
-from remind.modalities.tabular import TabularInput
+from remind.modalities.tabular import TabularInput, TabularTransform
 from remind.sources import nhanes
 
 # A mean of the weights over steps, and groups without parameters, are the product's own: the plain code has neither.
@@ -45,8 +46,9 @@ def plainly(training: Training) -> PlainTraining:
     fitted, dataset = training.fitted, training.training
     sizes, settings = fitted.recipe.model, fitted.recipe.train
     encoders = [
-        type(one)(transform.shape, sizes.dim, tokens=2, dropout=0.3)
-        for one, transform in zip(fitted.model.encoders, fitted.transforms.values(), strict=True)
+        TabularEncoder(transform.shape, sizes.dim, tokens=2, dropout=0.3)
+        for transform in fitted.transforms.values()
+        if isinstance(transform, TabularTransform)
     ]
     plain = PlainRemind(
         encoders,

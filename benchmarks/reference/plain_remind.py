@@ -7,6 +7,8 @@ then gives.
 Letters: b batch, t tokens, d width, e experts, g groups, c classes.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +24,7 @@ class PlainRemind(nn.Module):
 
     def __init__(
         self,
-        encoders: list[TabularEncoder],
+        encoders: Sequence[TabularEncoder],
         *,
         dim: int,
         experts: int,

@@ -17,7 +17,7 @@ class Descent:
 
     Tables of the groups' own parameters that are longer than a batch are ``lazy``: a step moves the rows of the groups
     in its batch, and costs what those cost; on a CPU, for to a GPU a whole table is less than its looking up
-    (docs/benchmarks.md). ``fetch`` a batch's rows before they are read, ``settle`` all of them
+    (docs/performance.md). ``fetch`` a batch's rows before they are read, ``settle`` all of them
     before anything else reads them.
 
     Args:

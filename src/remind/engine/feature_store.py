@@ -75,7 +75,7 @@ class FeatureReader:
         return Ragged(pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows]))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2**15)  # a terabyte of full shards
 def _values(shard: Path) -> Any:
     """A slice-able view of a shard's values, memory-mapped."""
     return safe_open(shard, framework="pt").get_slice("values")

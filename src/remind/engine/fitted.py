@@ -61,11 +61,11 @@ class FittedModel:
         model = build_model(recipe, cohort.spec, cohort.groups, transforms)
         return cls(recipe, cohort.spec, cohort.groups, transforms, model)
 
-    def with_weights(self, weights: Mapping[str, Tensor]) -> "FittedModel":
+    def with_weights(self, weights: Mapping[str, Tensor], device: torch.device) -> "FittedModel":
         """The same with a model of its own, of these weights."""
         model = build_model(self.recipe, self.spec, self.groups, self.transforms, weights=RANDOM)
         model.load_state_dict(weights)
-        return replace(self, model=model.to(next(iter(weights.values())).device))
+        return replace(self, model=model.to(device))
 
     @property
     def classes_(self) -> list[str]:

@@ -10,14 +10,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_ROWS = 4096  # made up for at once
 _TERMS = 512  # of the sum; the ratio of two is about beta1, so that those left out are below a double's precision
 
 
 class LazyAdamW(torch.optim.AdamW):
     """As ``torch.optim.AdamW`` with the rate that stands when rows are made up for; ``settle`` before it changes.
 
-    ``eps`` counts in the making up as at its first step. A table's state holds ``last``, the step each row is at.
+    ``eps`` counts in the making up as at its first step. A table's state holds ``last``, the step each row is at; a
+    state that is loaded has none, as all rows are settled before they are written down.
     """
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of ``torch.optim.AdamW`` with the same gradients; all rows are settled first."""
+        self.settle()
+        whole = super().state_dict()
+        written = {
+            parameter: {name: value for name, value in entries.items() if name != "last"}
+            for parameter, entries in whole["state"].items()
+        }
+        return whole | {"state": written}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -32,8 +44,10 @@ class LazyAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def fetch(self, table: Tensor, rows: Int[Tensor, " n"]) -> None:
         """Move these rows of a table to where they are by now; none twice."""
-        if (state := self.state.get(table)) and len(rows):
-            self._catch_up(table, rows[state["last"][rows] < state["step"]])
+        if state := self.state.get(table):
+            late = rows[self._last(table)[rows] < state["step"]]
+            for some in late.split(_ROWS):
+                self._catch_up(table, some)
 
     def settle(self) -> None:
         """Move all rows of all tables to where they are by now."""
@@ -45,7 +59,6 @@ class LazyAdamW(torch.optim.AdamW):
         rows, grad = gradient.indices()[0], gradient.values()
         if not (state := self.state[table]):
             state["step"] = torch.tensor(0.0)
-            state["last"] = torch.zeros(len(table), device=table.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
         self.fetch(table, rows)
         state["step"] += 1
@@ -55,15 +68,20 @@ class LazyAdamW(torch.optim.AdamW):
         spread = square.sqrt().div_((1 - beta2**step) ** 0.5).add_(group["eps"])
         weight = table[rows].mul_(1 - group["lr"] * group["weight_decay"])
         table[rows] = weight.addcdiv_(mean, spread, value=-group["lr"] / (1 - beta1**step))
-        state["exp_avg"][rows], state["exp_avg_sq"][rows], state["last"][rows] = mean, square, step
+        state["exp_avg"][rows], state["exp_avg_sq"][rows], self._last(table)[rows] = mean, square, step
+
+    def _last(self, table: Tensor) -> Tensor:
+        """The step each row of a table is at; where nothing else is known, all are at the table's."""
+        state = self.state[table]
+        if "last" not in state:
+            state["last"] = torch.full((len(table),), float(state["step"]), device=table.device)
+        return state["last"]
 
     def _catch_up(self, table: Tensor, rows: Int[Tensor, " n"]) -> None:
-        if not len(rows):
-            return
         state = self.state[table]
         group = next(group for group in self.param_groups if any(one is table for one in group["params"]))
         (beta1, beta2), lr = group["betas"], group["lr"]
-        last = state["last"][rows].double()
+        last = self._last(table)[rows].double()
         passed = float(state["step"]) - last
         decay = 1 - lr * group["weight_decay"]
         shape = (-1, *[1] * (table.ndim - 1))
@@ -78,7 +96,7 @@ class LazyAdamW(torch.optim.AdamW):
         table[rows] = table[rows] * of_rows(decay**passed) - moved * mean / spread
         state["exp_avg"][rows] = mean * of_rows(beta1**passed)
         state["exp_avg_sq"][rows] = square * of_rows(beta2**passed)
-        state["last"][rows] = state["step"].to(state["last"])
+        self._last(table)[rows] = state["step"].to(table)
 
 
 def _fading(

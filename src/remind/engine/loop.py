@@ -32,7 +32,7 @@ from remind.engine.probe import GradientProbe
 from remind.engine.progress import Standing
 from remind.engine.resume import restore, save
 from remind.engine.run_folder import RunFolder
-from remind.engine.sharding import in_parts, join_gradients, refuse_settings, shard, whole
+from remind.engine.sharding import in_parts, join_gradients, kept, refuse_settings, shard, whole
 from remind.engine.validation import Validation, validate
 from remind.engine.watch import GroupProgress, Silence, Watch
 from remind.errors import RemindError
@@ -334,7 +334,7 @@ class Training:
         """Score the epoch, write it into the history, remember the weights if they are the best so far."""
         standing, stage = self.standing, self.stages[self.standing.stage]
         self.descent.settle()
-        with self.average.applied():
+        with self.average.applied(), self.fabric.autocast():
             found = validate(
                 self.model,
                 self.validation,
@@ -345,8 +345,7 @@ class Training:
             score = found.score(self.settings.select)
             better = not math.isnan(score) and (standing.best is None or score > standing.best)
             if better:
-                state = whole(self.fitted.model.state_dict())
-                self.best = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
+                self.best = kept(self.fitted.model.state_dict())
         standing.epoch += 1
         weights = self.objective.group_weights()
         row = {
@@ -405,7 +404,9 @@ class Training:
     def _finish(self) -> None:
         """Write the history, the selected model and its predictions; then the run is finished."""
         if self.settings.shard:
-            self.fitted = self.fitted.with_weights(whole(self.fitted.model.state_dict()))
+            weights = whole(self.fitted.model.state_dict(), self.team)
+            if self.team.first:
+                self.fitted = self.fitted.with_weights(weights, self.fabric.device)
         if self.team.first:
             self._write()
         self.team.wait()

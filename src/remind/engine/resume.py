@@ -29,11 +29,11 @@ def save(training: "Training") -> None:
     """Write down where training stands."""
     tensors, groups = optimizer_state(training.descent.optimizer)
     parts = {
-        "model": whole(training.fitted.model.state_dict()),
+        "model": whole(training.fitted.model.state_dict(), training.team),
         "average": training.average.mean,
-        "best": training.best,
+        "best": whole(training.best, training.team),
         "objective": training.objective.state_dict(),
-        "optimizer": whole(tensors),
+        "optimizer": whole(tensors, training.team),
         "rng": _of_all_ranks(training, rng_state(training.fabric.device)),
     }
     document = {

@@ -1,7 +1,9 @@
 """Weights, gradients and the optimiser's memory in parts, one on each rank (FSDP): for models too large to copy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
@@ -10,6 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from remind.config import TrainSettings
 from remind.engine.distributed import Team, Together
 from remind.errors import RemindError
+from remind.types import Fused, Ragged
 
 ALONE = {
     "average": 0.0,
@@ -38,10 +41,32 @@ def refuse_settings(settings: TrainSettings, team: Team, features: str, *, adapt
 def shard(network: Together) -> Together:
     """Leave each rank its part. Each encoder and the fusion are made whole when they run, one after the other."""
     numbers = set(_numbers(network))
+    resting = {id(table) for table in network.model.fusion.of_groups()}  # before they come into play, on all ranks
     for unit in (*network.model.encoders, network.model.fusion):
+        unit.register_forward_hook(_Used([name for name, one in unit.named_parameters() if id(one) not in resting]))
         fully_shard(unit, ignored_params=numbers)
     fully_shard(network, ignored_params=numbers)
     return network
+
+
+class _Used:
+    """Gives a unit's weights a gradient, zero, even where this rank's samples used none of them.
+
+    Ranks add up the gradients that they have: one without would wait for another, or be taken for it.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+
+    def __call__(self, unit: nn.Module, given: Any, made: Ragged | Fused) -> Ragged | Fused:
+        """What the unit made, with nothing added."""
+        learned = [one for name in self.names if (one := unit.get_parameter(name)).requires_grad]
+        if not (learned and torch.is_grad_enabled()):
+            return made
+        nothing = 0.0 * torch.stack([one.sum() for one in learned]).sum()
+        if isinstance(made, Ragged):
+            return made._replace(values=made.values + nothing.to(made.values))
+        return made._replace(pooled=made.pooled + nothing.to(made.pooled))
 
 
 def join_gradients(network: nn.Module, team: Team) -> None:
@@ -57,9 +82,22 @@ def _numbers(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.ndim == 0]
 
 
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All of every tensor, on every rank; all ranks must ask."""
-    return {name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in tensors.items()}
+def whole(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
+    """All of every tensor, one after the other, on the first rank; others get nothing. All ranks must ask."""
+    found = {}
+    for name, tensor in tensors.items():
+        full = tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+        if team.first:
+            found[name] = full
+    return found
+
+
+def kept(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy, for later: of parts on their rank's device, of whole tensors on the CPU."""
+    return {
+        name: tensor.detach().clone() if isinstance(tensor, DTensor) else tensor.detach().cpu().clone()
+        for name, tensor in tensors.items()
+    }
 
 
 def in_parts(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -68,6 +106,6 @@ def in_parts(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[
 
 
 def _as(tensor: Tensor, like: Tensor) -> Tensor:
-    if not isinstance(like, DTensor) or tensor.shape != like.shape:  # a count of steps is of no shape
-        return tensor
+    if not isinstance(like, DTensor) or isinstance(tensor, DTensor) or tensor.shape != like.shape:
+        return tensor  # whole, in parts already, or a count of steps
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
