@@ -46,7 +46,7 @@ class LazyAdamW(torch.optim.AdamW):
         """Move these rows of a table to where they are by now; none twice."""
         if state := self.state.get(table):
             late = rows[self._last(table)[rows] < state["step"]]
-            for some in late.split(_ROWS):
+            for some in late.split(_ROWS) if len(late) else ():
                 self._catch_up(table, some)
 
     def settle(self) -> None:
@@ -96,7 +96,7 @@ class LazyAdamW(torch.optim.AdamW):
         table[rows] = table[rows] * of_rows(decay**passed) - moved * mean / spread
         state["exp_avg"][rows] = mean * of_rows(beta1**passed)
         state["exp_avg_sq"][rows] = square * of_rows(beta2**passed)
-        self._last(table)[rows] = state["step"].to(table)
+        self._last(table)[rows] = float(state["step"])
 
 
 def _fading(
