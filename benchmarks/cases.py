@@ -1,15 +1,22 @@
 """Batches of tokens, and a fusion for them, at the size that the claims about a step are made for."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
+from lightning_fabric import Fabric
 from timing import DEVICE
 from torch import Tensor
 
+from remind.config import TrainSettings
+from remind.engine.descent import Descent
+from remind.fusions import Fusion
 from remind.fusions.remind import RemindFusion
+from remind.model import Model
 from remind.types import Encoded, Layout, Ragged
 
 LENGTH, DIM, EXPERTS, BATCH, GROUPS = 16, 128, 32, 32, 40
+Precision = Literal["32-true", "bf16-mixed"]
 
 
 def masks_of(samples: int, modalities: int, *, available: float) -> Tensor:
@@ -41,3 +48,23 @@ def forward_and_backward(fusion: RemindFusion, batches: Iterable[Encoded], *, co
         fusion.zero_grad()
         tokens = fusion.tokens(encoded) if collapsed else fusion.broadcast(encoded)
         fusion.fuse(tokens, encoded.group).pooled.square().sum().backward()
+
+
+def training_steps(
+    fusion: Fusion, batches: Iterable[Encoded], *, precision: Precision = "32-true", lazily: bool
+) -> Callable[[], None]:
+    """A step for each batch by the engine's own optimiser: forward, backward, clipping, AdamW."""
+    model = Model((), (), fusion, classes=2).to(DEVICE)
+    fabric = Fabric(accelerator=DEVICE, devices=1, precision=precision)
+    descent = Descent(fabric, model, TrainSettings(batch_size=BATCH), lr=1e-4, decay=0.01, lazily=lazily)
+
+    def steps() -> None:
+        for encoded in batches:
+            descent.fetch(encoded.group)
+            with fabric.autocast():
+                loss = model.classify(fusion(encoded)).logits.float().square().mean()
+            loss.backward()
+            descent.clip(model)
+            descent.step()
+
+    return steps

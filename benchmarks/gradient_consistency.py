@@ -1,7 +1,6 @@
 """The Gram matrix of per-sample gradients: from one pass, beside the loop over samples and the dense Jacobian."""
 
 import json
-import re
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,6 +10,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from remind.analysis.cost import resident
 from remind.fusions.remind import RemindFusion
 from remind.nn.gradient_gram import gradient_gram
 from remind.types import Encoded, Layout, Ragged
@@ -82,13 +82,6 @@ def peak(way: str, dim: int, experts: int) -> int:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak
     WAYS[way](fusion, each)
     return resident("VmHWM") - before
-
-
-def resident(key: str) -> int:
-    """Bytes of this process in memory, now or at most."""
-    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return 1024 * int(found[1])
 
 
 def main() -> None:

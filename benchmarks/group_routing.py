@@ -9,14 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from cases import BATCH, DIM, EXPERTS, LENGTH, encoded_of
-from lightning_fabric import Fabric
-from timing import DEVICE, compare
+from cases import BATCH, DIM, EXPERTS, LENGTH, encoded_of, training_steps
+from timing import compare
 
-from remind.config import TrainSettings
-from remind.engine.descent import Descent
 from remind.fusions import FUSIONS
-from remind.model import Model
 from remind.types import Layout
 
 MODALITIES, BATCHES = 12, 4
@@ -27,21 +23,8 @@ def step_of(name: str, masks: torch.Tensor, dim: int, experts: int, **settings: 
     layout = Layout((LENGTH,) * MODALITIES, masks, (100,) * len(masks))
     fusion = FUSIONS.get(name)(dim, layout, experts=experts, **settings)
     fusion.specialise()
-    model = Model((), (), fusion, classes=2).to(DEVICE)
-    descent = Descent(
-        Fabric(accelerator=DEVICE, devices=1), model, TrainSettings(batch_size=BATCH), lr=1e-4, decay=0.01, lazily=True
-    )
     groups = torch.randint(len(masks), (BATCHES, BATCH))
-    batches = [encoded_of(masks[group], group, dim) for group in groups]
-
-    def steps() -> None:
-        for encoded in batches:
-            descent.fetch(encoded.group)
-            model.classify(fusion(encoded)).logits.square().mean().backward()
-            descent.clip(model)
-            descent.step()
-
-    return steps
+    return training_steps(fusion, [encoded_of(masks[group], group, dim) for group in groups], lazily=True)
 
 
 def main() -> None:

@@ -5,21 +5,16 @@
 
 import argparse
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
-from cases import BATCH, DIM, EXPERTS, GROUPS, encoded_of, masks_of, remind_fusion
-from lightning_fabric import Fabric
+from cases import BATCH, DIM, EXPERTS, GROUPS, Precision, encoded_of, masks_of, remind_fusion, training_steps
 from timing import DEVICE, medians_of, report
 
-from remind.config import TrainSettings
 from remind.engine.compiled import compile_fusion
-from remind.engine.descent import Descent
-from remind.model import Model
 from remind.types import Encoded
 
 MODALITIES, BATCHES = 4, 4
-Precision = Literal["32-true", "bf16-mixed"]
 
 
 def steps_of(
@@ -29,20 +24,7 @@ def steps_of(
     fusion = remind_fusion(MODALITIES, dim=dim, experts=experts)
     if compiled:
         compile_fusion(fusion)
-    model = Model((), (), fusion, classes=2).to(DEVICE)
-    fabric = Fabric(accelerator=DEVICE, devices=1, precision=precision)
-    descent = Descent(fabric, model, TrainSettings(batch_size=BATCH), lr=1e-4, decay=0.01, lazily=False)
-
-    def steps() -> None:
-        for encoded in batches:
-            descent.fetch(encoded.group)
-            with fabric.autocast():
-                loss = model.classify(fusion(encoded)).logits.float().square().mean()
-            loss.backward()
-            descent.clip(model)
-            descent.step()
-
-    return steps
+    return training_steps(fusion, batches, precision=precision, lazily=False)
 
 
 def main() -> None:

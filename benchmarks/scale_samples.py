@@ -17,29 +17,30 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from timing import report
+from timing import exponent, report
 
+from remind.analysis.cost import resident
+from remind.cohort.cohort import load
+from remind.cohort.table import write_cohort
+from remind.config import load_recipe
 from remind.encoders import Backbone
+from remind.engine import feature_store
+from remind.engine.loop import train
+from remind.engine.watch import Silence
 from remind.modalities.text import TextInput
+from remind.types import Ragged
 
 SAMPLES = (10_000, 100_000, 1_000_000)
 RECIPE = (
-    *(
-        "method=remind",
-        "model.dim=32",
-        "model.experts=4",
-        "modalities.note.weights=random",
-        "modalities.note.frozen=true",
-    ),
-    *("modalities.note.limit=8", "train.epochs=2", "train.batch_size=256", "train.device=cpu", "train.threads=1"),
+    *("method=remind", "model.dim=32", "model.experts=4"),
+    *("modalities.note.weights=random", "modalities.note.frozen=true", "modalities.note.limit=8"),
+    *("train.epochs=2", "train.batch_size=256", "train.device=cpu", "train.threads=1"),
     *("train.focal_gamma=0", "train.checkpoint_every=100000"),
 )
 
 
 def write(folder: Path, samples: int) -> None:
     """Notes of a few letters, no two alike; labs for half of the samples, and notes for four in five."""
-    from remind.cohort.table import write_cohort
-
     rng = np.random.default_rng(0)
     number, labs = np.arange(samples), rng.standard_normal(samples)
     has_labs = rng.random(samples) < 0.5
@@ -66,20 +67,11 @@ def write(folder: Path, samples: int) -> None:
 
 def child(folder: Path) -> None:
     """Train; say how long an epoch of each stage took, and the most memory there was."""
-    from remind.cohort.cohort import load
-    from remind.config import load_recipe
-    from remind.engine import feature_store
-    from remind.engine.loop import train
-    from remind.engine.watch import Silence
-    from remind.types import Ragged
-
     peak, over = [0], threading.Event()
 
     def watch_memory() -> None:
         while not over.wait(0.05):
-            status = Path("/proc/self/status").read_text()
-            held = int(status.split("RssAnon:")[1].split()[0])
-            peak[0] = max(peak[0], held)
+            peak[0] = max(peak[0], resident("RssAnon"))
 
     class Clock(Silence):
         steps: list[float] = []
@@ -97,7 +89,7 @@ def child(folder: Path) -> None:
     over.set()
     half = len(clock.steps) // 2
     ends = clock.steps[half], clock.steps[-1]
-    print(json.dumps({"epoch_seconds": ends[1] - ends[0], "steps": half, "mib": peak[0] / 1024}))
+    print(json.dumps({"epoch_seconds": ends[1] - ends[0], "steps": half, "mib": peak[0] / 2**20}))
 
 
 def main() -> None:
@@ -121,11 +113,10 @@ def main() -> None:
             point = {"samples": samples, "seconds": time.perf_counter() - begun, "store_mib": store / 2**20}
             points.append(point | json.loads(done.stdout))
             print(points[-1], file=sys.stderr)
-    x, y = (np.log([point[key] for point in points]) for key in ("samples", "epoch_seconds"))
-    slope = float(np.polyfit(x, y, 1)[0])
+    slope = exponent(points, "samples", "epoch_seconds")
     grown = points[-1]["mib"] - points[0]["mib"]
     report(
-        f"memory of a run, {SAMPLES[0]:,} to {points[-1]['samples']:,} samples, features on disk: "
+        f"memory of a run, {points[0]['samples']:,} to {points[-1]['samples']:,} samples, features on disk: "
         f"{grown:.0f} MiB more; an epoch's time grows as samples^{slope:.2f}",
         "200 MiB more",
         200 / max(grown, 1),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from timing import report
+from timing import exponent, report
 
 from remind.analysis.cost import Cost, apart
 from remind.cohort.table import write_cohort
@@ -66,8 +66,7 @@ def main() -> None:
             found: Cost = apart(folder, recipe, 1, steps=STEPS, warmup=WARMUP, scratch=Path(place))
         seconds, mib = 1 / found.steps_per_second, found.peak_memory_bytes / 2**20
         points.append({"modalities": modalities, "groups": groups, "step_seconds": seconds, "mib": mib})
-    x, y = (np.log([point[key] for point in points]) for key in (asked.against, "step_seconds"))
-    slope = float(np.polyfit(x, y, 1)[0])
+    slope = exponent(points, asked.against, "step_seconds")
     report(
         f"a stage-two step with {AVAILABLE} modalities available, {points[0][asked.against]:,} to "
         f"{points[-1][asked.against]:,} {asked.against}: time grows as {asked.against}^{slope:.2f}",

@@ -6,9 +6,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 WARM = 3  # repeats that are not counted
@@ -43,6 +44,12 @@ def medians_of(ways: dict[str, Callable[[], None]], *, repeats: int = 15) -> dic
             if repeat >= WARM:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def exponent(points: Sequence[Mapping[str, float]], of: str, cost: str) -> float:
+    """The power of ``of`` that ``cost`` grows as, by least squares of the logarithms."""
+    x, y = (np.log([point[key] for point in points]) for key in (of, cost))
+    return float(np.polyfit(x, y, 1)[0])
 
 
 def report(claim: str, named: str, ratio: float, target: float, **beside: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from runs import weights
 
 from remind.engine.watch import Silence
 
@@ -136,18 +136,14 @@ def file_of(folder: Path, column: str, sample: str) -> Path:
 
 def same_run(one: Path, other: Path) -> bool:
     """Weights, history and predictions of two runs, to the last bit."""
-    first, second = (load_file(run / "checkpoint" / "model" / "tensors.safetensors") for run in (one, other))
+    first, second = (weights(run) for run in (one, other))
     assert first.keys() == second.keys()
-    weights = all(tensor.numpy().tobytes() == second[name].numpy().tobytes() for name, tensor in first.items())
+    equal = all(tensor.numpy().tobytes() == second[name].numpy().tobytes() for name, tensor in first.items())
     tables = [
         pl.read_parquet(one / f"{name}.parquet").equals(pl.read_parquet(other / f"{name}.parquet"))
         for name in ("history", "predictions")
     ]
-    return weights and all(tables)
-
-
-class Stop(BaseException):
-    """Ends what is under way where it stands."""
+    return equal and all(tables)
 
 
 class Recorder(Silence):

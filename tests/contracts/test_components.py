@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from remind.cohort.batch import Batch
-from remind.encoders import ENCODERS, features, lengths
+from remind.encoders import ENCODERS, features
 from remind.fusions import FUSIONS
 from remind.modalities.embedding import EmbeddingShape
 from remind.modalities.sequence import SequenceInput, SequenceShape
@@ -16,6 +16,7 @@ from remind.modalities.tabular import TabularInput, TabularShape
 from remind.modalities.text import TextInput, TextShape
 from remind.modalities.volume import VolumeShape
 from remind.nn.losses import focal_loss
+from remind.nn.tokens import lengths_of
 from remind.objectives import OBJECTIVES
 from remind.pretrained import T5_RANDOM
 from remind.types import Encoded, Fused, Layout, Output, Ragged, Tokens
@@ -120,7 +121,7 @@ def test_every_kind_has_a_case():
 
 def assert_same(ours, theirs):
     assert torch.equal(ours.values, theirs.values)
-    assert torch.equal(lengths(ours), lengths(theirs))
+    assert torch.equal(lengths_of(ours), lengths_of(theirs))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -133,7 +134,7 @@ def test_every_encoder_learns_is_pure_and_survives_a_round_trip(name, small):
             nn.init.normal_(parameter)
     tokens = encoder(case.inputs)
     assert tokens.values.shape == (len(case), encoder.num_tokens, DIM)
-    assert lengths(tokens).max() == encoder.num_tokens
+    assert lengths_of(tokens).max() == encoder.num_tokens
     (tokens.values * torch.randn_like(tokens.values)).sum().backward()
     assert_learns(encoder)
 
@@ -155,14 +156,14 @@ def test_every_encoder_takes_no_rows_and_rows_do_not_mix(name, small):
     encoder = case.build()
     nothing = encoder(case.rows(slice(0, 0)))
     assert (len(nothing.values), nothing.values.shape[2]) == (0, DIM)
-    assert len(lengths(nothing)) == 0
+    assert len(lengths_of(nothing)) == 0
     nothing.values.sum().backward()
 
     encoder.eval()
     together = encoder(case.inputs)
-    for i, length in enumerate(lengths(together).tolist()):
+    for i, length in enumerate(lengths_of(together).tolist()):
         alone = encoder(case.rows(slice(i, i + 1)))
-        assert lengths(alone).tolist() == [length]
+        assert lengths_of(alone).tolist() == [length]
         torch.testing.assert_close(alone.values[0, :length], together.values[i, :length], rtol=1e-5, atol=1e-5)
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from conftest import TINY
 from releases import screening
-from safetensors.torch import load_file
+from runs import weights
 
 from remind.api import load_model
 from remind.cohort.cohort import load
@@ -50,10 +49,6 @@ def train(ranks: int, folder: Path, jobs: list[dict]) -> subprocess.CompletedPro
     for job in jobs:
         job["out"] = str(job["out"])
     return together(ranks, SCRIPT, folder, json.dumps(jobs))
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "checkpoint" / "model" / "tensors.safetensors")
 
 
 def apart(one: Path, other: Path) -> float:
@@ -150,7 +145,6 @@ def test_parts_are_every_row_once_and_as_even_as_can_be(ranks, size):
         assert Team(rank, ranks).part(size) == expected
 
 
-SLOWLY = ("train.checkpoint_every=5", "train.lr=1e-4")
 SHARDED = ("train.shard=true", "data.features=none")
 
 
@@ -179,8 +173,7 @@ def sharded(folder, tmp_path_factory):
 def test_a_model_in_parts_learns_what_it_learns_whole(sharded):
     assert apart(sharded / "one", sharded / "two") < 1e-6
     one, two = (pl.read_parquet(sharded / name / "predictions.parquet") for name in ("one", "two"))
-    columns = [name for name in one.columns if name.startswith("p_")]
-    np.testing.assert_allclose(two.select(columns).to_numpy(), one.select(columns).to_numpy(), atol=1e-5)
+    np.testing.assert_allclose(two.select("^p_.*$").to_numpy(), one.select("^p_.*$").to_numpy(), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -238,8 +231,7 @@ def test_the_papers_largest_model_trains_in_parts_at_a_smaller_width(tmp_path):
     cohort, fitted = load(folder), load_model(run)
     expected = pl.read_parquet(run / "predictions.parquet")
     made = fitted.predictions(cohort, np.flatnonzero(cohort.split != 0))
-    columns = [name for name in expected.columns if name.startswith("p_")]
-    np.testing.assert_allclose(made.select(columns).to_numpy(), expected.select(columns).to_numpy(), atol=1e-6)
+    np.testing.assert_allclose(made.select("^p_.*$").to_numpy(), expected.select("^p_.*$").to_numpy(), atol=1e-6)
 
 
 def test_one_process_has_no_parts(folder, tiny_words, tmp_path, remind):

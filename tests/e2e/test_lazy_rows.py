@@ -3,32 +3,18 @@
 import polars as pl
 import pytest
 import torch
-from safetensors.torch import load_file
+from runs import Stop, StopAt, weights
 
 from remind.api import fit
 from remind.config import load_recipe
 from remind.engine import descent
 from remind.engine.lazy_adamw import LazyAdamW
-from remind.engine.watch import Silence
 
 OVERRIDES = (
     *("method=remind", "model.dim=8", "model.experts=3", "model.heads=2", "fusions.remind.min_count=1"),
     *("train.epochs=4", "train.batch_size=3", "train.checkpoint_every=7", "train.device=cpu", "train.threads=1"),
     *("train.lr=0.01", "train.later_lr=1", "train.lr_step=1", "train.lr_gamma=0.7", "train.gradients_every=50"),
 )
-
-
-class Stop(BaseException):
-    """Ends a run where it stands."""
-
-
-class StopAt(Silence):
-    def __init__(self, step):
-        self.at = step
-
-    def step(self, done):
-        if done == self.at:
-            raise Stop
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +27,6 @@ def lazy(cohort, recipe, tmp_path_factory):
     place = tmp_path_factory.mktemp("lazy") / "run"
     fit(cohort, recipe=recipe, out=place)
     return place
-
-
-def tensors(place):
-    return load_file(place / "checkpoint" / "model" / "tensors.safetensors")
 
 
 def test_it_is_the_run_of_torchs_adamw(cohort, recipe, lazy, tmp_path, monkeypatch):
@@ -65,7 +47,7 @@ def test_it_is_the_run_of_torchs_adamw(cohort, recipe, lazy, tmp_path, monkeypat
 
     monkeypatch.setattr(descent, "LazyAdamW", Written)
     fit(cohort, recipe=recipe, out=tmp_path / "run")
-    made, expected = tensors(lazy), tensors(tmp_path / "run")
+    made, expected = weights(lazy), weights(tmp_path / "run")
     moved = expected["fusion.router.residual"].flatten(1).norm(dim=1)
     assert len(moved) > 3
     assert (moved > 1e-3).all()
@@ -84,6 +66,6 @@ def test_it_goes_on_to_the_same_bits(cohort, recipe, lazy, tmp_path, after):
     with pytest.raises(Stop):
         fit(cohort, recipe=recipe, out=tmp_path / "run", watch=StopAt(begun + after))
     fit(cohort, recipe=recipe, out=tmp_path / "run")
-    made, expected = tensors(tmp_path / "run"), tensors(lazy)
+    made, expected = weights(tmp_path / "run"), weights(lazy)
     assert all(torch.equal(made[name], tensor) for name, tensor in expected.items())
     assert pl.read_parquet(tmp_path / "run" / "history.parquet").equals(history)

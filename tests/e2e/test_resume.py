@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from safetensors.torch import load_file
+from runs import Stop, StopAt, weights
 
 from remind.api import fit
 from remind.cohort.sampler import BucketSampler
@@ -17,7 +17,6 @@ from remind.config import load_recipe
 from remind.engine import loop, resume
 from remind.engine.averaging import WeightAverage
 from remind.engine.checkpoint import unflatten
-from remind.engine.watch import Silence
 from remind.errors import RemindError
 from remind.objectives.fair_batch import FairBatch
 from remind.objectives.fair_mixup import FairMixup
@@ -55,28 +54,13 @@ def content(place):
 
 def same(place, whole):
     """Weights, history with its group weights, predictions: the same bits; and nothing more in the folder."""
-    tensors, expected = (load_file(run / "checkpoint" / "model" / "tensors.safetensors") for run in (place, whole))
+    tensors, expected = (weights(run) for run in (place, whole))
     assert tensors.keys() == expected.keys()
     for name, tensor in tensors.items():
         assert torch.equal(tensor, expected[name]), name
     for name in ("history", "predictions"):
         assert pl.read_parquet(place / f"{name}.parquet").equals(pl.read_parquet(whole / f"{name}.parquet")), name
     assert content(place) == content(whole)
-
-
-class Stop(BaseException):
-    """Ends a run where it stands, in this process."""
-
-
-class StopAt(Silence):
-    """A watch that ends the run after a step."""
-
-    def __init__(self, step):
-        self.at = step
-
-    def step(self, done):
-        if done == self.at:
-            raise Stop
 
 
 def stopped(cohort, recipe, place, step):
@@ -90,13 +74,13 @@ def test_the_run_has_something_to_lose(whole):
     history = pl.read_parquet(whole / "history.parquet")
     assert history["stage"].to_list() == ["shared"] * 3 + ["specialised"] * 3
     assert history["step"].to_list() == [4 * epoch for epoch in range(1, 7)]
-    weights = history["group_weights"].to_list()
-    assert all(weights[epoch] != weights[epoch + 1] for epoch in range(5))
+    moved = history["group_weights"].to_list()
+    assert all(moved[epoch] != moved[epoch + 1] for epoch in range(5))
     assert history["lr"].to_list() == [0.02, 0.02, 0.01] * 2
     assert 0 < history["gate_open"][-1] < 1
     assert history["validation_loss"].n_unique() == 6
     assert json.loads((whole / "selection.json").read_text())["step"] == 20  # not the last epoch
-    tensors = load_file(whole / "checkpoint" / "model" / "tensors.safetensors")
+    tensors = weights(whole)
     assert tensors["fusion.router.residual"].abs().max() > 0
     assert tensors["fusion.router.gate.threshold"].isfinite()
 
@@ -111,7 +95,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(cohort, folde
 
 def test_a_run_without_a_folder_gives_the_same_model(cohort, recipe, whole):
     fitted = fit(cohort, recipe=recipe)
-    expected = load_file(whole / "checkpoint" / "model" / "tensors.safetensors")
+    expected = weights(whole)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in fitted.model.state_dict().items())
 
 

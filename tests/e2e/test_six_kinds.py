@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
+from runs import Stop, StopAt
 from safetensors import safe_open
 from six_kinds import (
     CANARY,
@@ -20,7 +21,6 @@ from six_kinds import (
     LIGHT,
     SIZES,
     Recorder,
-    Stop,
     file_of,
     having,
     put,
@@ -42,7 +42,6 @@ from remind.encoders.text import T5
 from remind.engine import feature_store
 from remind.engine.feature_store import FeatureStore
 from remind.engine.fitted import FittedModel
-from remind.engine.watch import Silence
 from remind.errors import RemindError
 
 WORDS = [word for setting in SIZES for word in ("-s", setting)]
@@ -440,14 +439,9 @@ def test_an_embedding_of_another_width_is_refused_before_anything_is_trained(own
 
 
 def test_resuming_is_refused_when_one_byte_of_a_file_has_changed(own, tmp_path):
-    class StopAt(Silence):
-        def step(self, done: int) -> None:
-            if done == 3:
-                raise Stop
-
     wanted = recipe(*TWO_STAGES)
     with pytest.raises(Stop):
-        fit(own, recipe=wanted, out=tmp_path / "run", watch=StopAt())
+        fit(own, recipe=wanted, out=tmp_path / "run", watch=StopAt(3))
     path = file_of(own, "emb", having(own, "emb")[0])
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

@@ -20,13 +20,14 @@ from torchvision import models
 from torchvision.models import video
 
 from remind import pretrained
-from remind.encoders import ENCODERS, features, lengths
+from remind.encoders import ENCODERS, features
 from remind.encoders.pooling import adaptive_mean, even_grid
 from remind.errors import RemindError
 from remind.modalities.embedding import EmbeddingShape
 from remind.modalities.sequence import SequenceInput, SequenceShape
 from remind.modalities.text import TextInput, TextShape, TextTransform
 from remind.modalities.volume import VolumeShape
+from remind.nn.tokens import lengths_of
 from remind.pretrained import T5_RANDOM, load_torchvision, t5_config, t5_tokenizer
 from remind.types import Ragged
 
@@ -580,8 +581,8 @@ def test_a_frozen_backbone_never_changes_and_gives_the_same_bits_in_any_batch(na
     for chosen in ([0], [1], [2], [2, 0], [0, 2, 1]):
         some = features(encoder.backbone, take(inputs, chosen))
         for place, row in enumerate(chosen):
-            length = lengths(kept)[row]
-            assert lengths(some)[place] == length
+            length = lengths_of(kept)[row]
+            assert lengths_of(some)[place] == length
             assert torch.equal(some.values[place, :length], kept.values[row, :length])
     encoder.backbone.train(False)
     assert torch.equal(features(encoder.backbone, inputs).values, kept.values)
@@ -641,7 +642,7 @@ def test_padding_never_matters_to_a_text(t5, settings):
     real = torch.arange(9) < inputs.length[:, None]
     noise = TextInput(torch.where(real, inputs.ids, 200), inputs.length)
     again = encoder(noise)
-    for i, length in enumerate(lengths(kept).tolist()):
+    for i, length in enumerate(lengths_of(kept).tolist()):
         torch.testing.assert_close(again.values[i, :length], kept.values[i, :length])
 
 

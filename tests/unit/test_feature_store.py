@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from runs import Stop
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from six_kinds import Recorder, Stop
+from six_kinds import Recorder
 from torch import Tensor, nn
 
 from remind.encoders import Backbone

@@ -29,6 +29,7 @@ from remind.cohort.cohort import load
 from remind.cohort.dataset import CohortDataset
 from remind.cohort.survey import admit
 from remind.config import Recipe, load_recipe
+from remind.engine.compiled import uncompiled
 from remind.engine.device import to_device
 from remind.engine.fitted import evaluating
 from remind.engine.loop import Training
@@ -116,17 +117,18 @@ def measure(cohort: Path, recipe: Recipe, place: int, *, steps: int, warmup: int
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     data, store = recipe.data, scratch / "features"
     loaded = admit(load(cohort), unreadable=data.unreadable, budget=data.budget, workers=data.workers, cache=store)
-    held = _resident("VmRSS")
+    held = resident("VmRSS")
     training = Training(loaded, recipe, RunFolder(scratch / recipe.method), store, Silence())
     training.standing.stage = place
     training.prepare_stage()
     model, stage, device = training.fitted.model, training.stages[place], training.fabric.device
     _forget_peak(device)
     seconds = list(_seconds(training, warmup + steps))
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM") - held
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident("VmHWM") - held
     resting = [] if stage.specialise else model.fusion.of_groups()  # they learn nothing before they are in play
     trained = _size(one for one in model.parameters() if one.requires_grad) - _size(resting)
-    encoders, fusion = flops(model.requires_grad_(False), training.validation, size=recipe.train.batch_size)
+    with uncompiled(recipe.train):
+        encoders, fusion = flops(model.requires_grad_(False), training.validation, size=recipe.train.batch_size)
     return Cost(
         recipe.method,
         stage.name,
@@ -182,8 +184,7 @@ def flops(model: Model, dataset: CohortDataset, *, size: int) -> tuple[float, fl
     wants a model whose parameters ask for no gradient.
     """
     device, encoders, fusion = next(model.parameters()).device, 0, 0
-    eager = torch.compiler.set_stance("force_eager")
-    with evaluating(model), eager, sdpa_kernel(SDPBackend.MATH), _without_fast_path():
+    with evaluating(model), sdpa_kernel(SDPBackend.MATH), _without_fast_path():
         for rows in torch.arange(len(dataset)).split(size):
             batch = to_device(dataset.__getitems__(rows.tolist()), device)
             with FlopCounterMode(display=False) as counter:
@@ -214,8 +215,8 @@ def _forget_peak(device: torch.device) -> None:
             _FORGET.write_text("5")
 
 
-def _resident(key: str) -> int:
-    """Bytes of this process in memory, now (``VmRSS``) or at most (``VmHWM``); at most, where there is no /proc.
+def resident(key: str) -> int:
+    """Bytes of this process in memory, now (``VmRSS``, its own ``RssAnon``) or at most (``VmHWM``, or no /proc).
 
     On Linux ``ru_maxrss`` would be no use: there a process begins with the peak of the one that started it.
     """

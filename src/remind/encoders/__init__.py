@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from remind.nn.tokens import lengths_of
 from remind.registry import Registry
 from remind.types import Ragged
 
@@ -88,13 +89,7 @@ def join(pieces: list[Ragged]) -> Ragged:
         return Ragged(torch.cat([piece.values for piece in pieces]))
     longest = max(piece.values.shape[1] for piece in pieces)
     padded = [nn.functional.pad(piece.values, (0, 0, 0, longest - piece.values.shape[1])) for piece in pieces]
-    return Ragged(torch.cat(padded), torch.cat([lengths(piece) for piece in pieces]))
-
-
-def lengths(tokens: Ragged) -> Tensor:
-    """How many of each row's tokens are real, ``int64 [n]``."""
-    rows, most, _ = tokens.values.shape
-    return torch.full((rows,), most, device=tokens.values.device) if tokens.length is None else tokens.length
+    return Ragged(torch.cat(padded), torch.cat([lengths_of(piece) for piece in pieces]))
 
 
 ENCODERS = Registry(

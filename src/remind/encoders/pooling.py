@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from remind.encoders import Backbone, lengths
+from remind.encoders import Backbone
+from remind.nn.tokens import lengths_of
 from remind.types import Ragged
 
 
@@ -26,7 +27,7 @@ def even_grid(tokens: int, cells: tuple[int, ...]) -> tuple[int, ...]:
 
 def adaptive_mean(tokens: Ragged, count: int) -> Float[Tensor, "n t w"]:
     """Each row pooled to ``count`` tokens over its own length, as ``AdaptiveAvgPool1d`` would without the padding."""
-    length, device = lengths(tokens)[:, None, None], tokens.values.device
+    length, device = lengths_of(tokens)[:, None, None], tokens.values.device
     part = torch.arange(count, device=device)[:, None]
     start, end = part * length // count, ((part + 1) * length + count - 1) // count
     place = torch.arange(tokens.values.shape[1], device=device)

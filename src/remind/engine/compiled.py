@@ -2,7 +2,11 @@
 
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 
+import torch
+
+from remind.config import TrainSettings
 from remind.errors import RemindError
 from remind.fusions import Fusion
 
@@ -22,3 +26,11 @@ def compile_fusion(fusion: Fusion) -> bool:
         raise RemindError(f"train.compile: there is no C++ compiler ({compiler}) here; install one, or leave it out.")
     block.compile(dynamic=True)
     return True
+
+
+def uncompiled(settings: TrainSettings) -> AbstractContextManager[None]:
+    """Inside, what was compiled runs as it is written: hooks and counters see nothing of compiled code.
+
+    Where nothing was compiled, torch's compiler is not even loaded.
+    """
+    return torch.compiler.set_stance("force_eager") if settings.compile else nullcontext()

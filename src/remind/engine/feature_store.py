@@ -29,11 +29,12 @@ from torch.utils.data import DataLoader
 
 from remind.cohort.workers import worker_settings
 from remind.documents import digest
-from remind.encoders import Backbone, features, lengths
+from remind.encoders import Backbone, features
 from remind.engine.device import to_device
 from remind.engine.watch import Watch
 from remind.errors import RemindError
 from remind.modalities import Reader
+from remind.nn.tokens import lengths_of
 from remind.types import Ragged
 
 Precision = Literal["float32", "bfloat16"]
@@ -198,7 +199,7 @@ class Shelf:
         for batch in DataLoader(reading, batch_size=None, generator=own, **worker_settings(self.workers, len(todo))):
             found = features(self.backbone, to_device(batch, device))
             self.ragged = found.length is not None
-            for values, length in zip(found.values, lengths(found).tolist(), strict=True):
+            for values, length in zip(found.values, lengths_of(found).tolist(), strict=True):
                 rows.append(values[:length].to("cpu", self.dtype))
                 contents.append(inputs.digests[todo[done]])
                 done += 1

@@ -23,7 +23,7 @@ from remind.cohort.workers import worker_settings
 from remind.config import Recipe, TrainSettings
 from remind.engine.adapt import STAGE, Adaptation
 from remind.engine.averaging import WeightAverage
-from remind.engine.compiled import compile_fusion
+from remind.engine.compiled import compile_fusion, uncompiled
 from remind.engine.descent import Descent
 from remind.engine.device import to_device
 from remind.engine.distributed import Shared, Together, start, team
@@ -228,14 +228,7 @@ class Training:
         later = self.standing.stage > 0 or self.adaptation is not None
         lr = self.settings.lr * (self.settings.later_lr if later else 1.0)
         decay = 0.0 if self.adaptation else self.settings.weight_decay  # rows that do not learn must not shrink
-        self.descent = Descent(
-            self.fabric,
-            model,
-            self.settings,
-            lr=lr,
-            decay=decay,
-            lazily=self._lazily(),
-        )
+        self.descent = Descent(self.fabric, model, self.settings, lr=lr, decay=decay, lazily=self._lazily())
         self.average.restart()
         if self.store:
             model.eval()
@@ -250,8 +243,8 @@ class Training:
 
     def _lazily(self) -> bool:
         """Whether rows of groups may wait: nobody reads all of them each step, or wants their gradients dense."""
-        whole = self.settings.average or self.settings.compile or self.adaptation or self.team.ranks > 1
-        return not whole
+        settings = self.settings
+        return not (settings.average or settings.compile or self.adaptation or self.team.ranks > 1)
 
     def decide_who_learns(self, stage: Stage) -> None:
         """Encoders learn in this stage, or not."""
@@ -310,7 +303,8 @@ class Training:
         if self.probe and standing.step % self.settings.gradients_every == 0:
             self.descent.settle()
             of_step = {"step": standing.step, "stage": self.stages[standing.stage].name}
-            standing.gradients += [of_step | row for row in self.probe.measure(self.fitted.model)]
+            with uncompiled(self.settings):
+                standing.gradients += [of_step | row for row in self.probe.measure(self.fitted.model)]
         self.watch.step(standing.step)
 
     def _refuse(self, batch: Batch, loss: Loss) -> None:

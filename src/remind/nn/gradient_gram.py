@@ -48,7 +48,7 @@ def gradient_gram(root: nn.Module, losses: Callable[[], Float[Tensor, " n"]]) ->
         for layer in _layers(root)
     ]
     try:
-        with torch.enable_grad(), torch.compiler.set_stance("force_eager"):  # compiled code calls no hooks
+        with torch.enable_grad():
             each = losses()
             total = each.sum()
     finally:
@@ -76,7 +76,7 @@ def has_rules(root: nn.Module) -> bool:
 
 def plain_gram(root: nn.Module, losses: Callable[[], Float[Tensor, " n"]]) -> Gram:
     """The same by ``n`` backward passes side by side, one parameter after another: for layers that have no rule."""
-    with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+    with torch.enable_grad():
         each = losses()
     gram, eye = each.new_zeros(len(each), len(each)), torch.eye(len(each), device=each.device, dtype=each.dtype)
     for parameter in root.parameters():

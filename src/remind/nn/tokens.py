@@ -71,7 +71,7 @@ def _side_by_side(
     row, place = cells[0][cell], start[cells][cell] + order
     values = torch.cat([tokens.values.flatten(0, 1).to(dtype) for tokens in encoded.tokens])
     if any(tokens.length is not None for tokens in encoded.tokens):
-        length = torch.cat([_lengths(tokens) for tokens in encoded.tokens])
+        length = torch.cat([lengths_of(tokens) for tokens in encoded.tokens])
         real = order < length[cell]
         row, place, values = row[real], place[real], values[real]
     return (row, place), values
@@ -115,7 +115,7 @@ def _observed(encoded: Encoded) -> Int[Tensor, "b m"]:
     return observed
 
 
-def _lengths(tokens: Ragged) -> Int[Tensor, " n"]:
-    """How many tokens of each row are real."""
-    count, width, _ = tokens.values.shape
-    return torch.full((count,), width, device=tokens.values.device) if tokens.length is None else tokens.length
+def lengths_of(tokens: Ragged) -> Int[Tensor, " n"]:
+    """How many of each row's tokens are real."""
+    rows, most, _ = tokens.values.shape
+    return torch.full((rows,), most, device=tokens.values.device) if tokens.length is None else tokens.length
