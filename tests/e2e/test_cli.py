@@ -161,7 +161,7 @@ def test_metrics_are_those_scikit_learn_finds_in_the_predictions(runs, method, c
     for kind in ("head", "tail", "unseen"):
         rows = table.filter(pl.col("combination").is_in([name for name in kinds if kinds[name] == kind]))
         assert {key: metrics[kind][key] for key in ("n", "accuracy", "macro_f1", "macro_auroc")} == scores(rows)
-    assert metrics["overall"] == scores(table)
+    assert scores(table).items() <= metrics["overall"].items()
     assert {line["combination"]: line["kind"] for line in metrics["combinations"]} == kinds
     for line in metrics["combinations"]:
         expected = scores(table.filter(combination=line["combination"]))

@@ -94,6 +94,7 @@ def predictions(**sizes):
     probability = np.eye(3)[shown] * 0.7 + 0.1
     return pl.DataFrame(
         {
+            "subject": [f"s{place}" for place in range(len(rows))],
             "combination": combination,
             "group": pl.Series(group, dtype=pl.Int64),
             "target": pl.Series(target, dtype=pl.Int64),
@@ -147,9 +148,10 @@ def test_there_is_no_worst_where_every_combination_is_small():
 
 def test_a_part_without_samples_has_no_scores():
     found = evaluate_predictions(predictions(x_y=20), TABLE, CLASSES)
-    nothing = {"n": 0, "accuracy": None, "macro_f1": None, "macro_auroc": None}
-    assert found["tail"] == nothing
-    assert found["unseen"] == nothing | {"combinations": 0}
+    nothing = {"subjects": 0, "n": 0, "accuracy": None, "macro_f1": None, "macro_auroc": None}
+    assert found["tail"].items() >= nothing.items()
+    assert found["unseen"].items() >= (nothing | {"combinations": 0}).items()
+    assert "too few to judge" in found["tail"]["intervals"]["accuracy"]["reason"]
 
 
 def test_every_unseen_combination_is_counted():
@@ -161,18 +163,32 @@ def test_every_unseen_combination_is_counted():
     assert found["head"]["n"] == found["tail"]["n"] == 0
 
 
+def test_many_samples_of_few_patients_are_too_few_to_judge():
+    table = predictions(x_y=40, x=40).with_columns(
+        subject=pl.when(pl.col("combination") == "x").then(pl.lit("one patient")).otherwise("subject")
+    )
+    found = evaluate_predictions(table, TABLE, CLASSES)
+    assert [(line["combination"], line["few"], line["subjects"]) for line in found["combinations"]] == [
+        ("x+y", False, 40),
+        ("x", True, 1),
+    ]
+    assert found["worst"]["combination"] == "x+y"
+
+
 def test_a_combination_of_one_sample_has_a_line():
     found = evaluate_predictions(predictions(x_y=20, x=1), TABLE, CLASSES)
-    assert found["combinations"][1] | {"accuracy": None, "macro_f1": None} == {
+    assert found["combinations"][1] | {"accuracy": None, "macro_f1": None, "intervals": None} == {
         "combination": "x",
         "group": 1,
         "share": 0.1,
         "kind": "tail",
         "few": True,
+        "subjects": 1,
         "n": 1,
         "accuracy": None,
         "macro_f1": None,
         "macro_auroc": None,
+        "intervals": None,
     }
 
 

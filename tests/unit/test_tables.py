@@ -44,8 +44,13 @@ def test_one_modality_is_all():
     assert brief("labs", ("labs",)) == "all"
 
 
+FEW = {"reason": "too few to judge"}
+
+
 def line(combination, kind, share, n, accuracy):
+    held = {"low": 0.25, "high": 0.75} if n >= 10 else FEW
     scores = {"n": n, "accuracy": accuracy, "macro_f1": accuracy, "macro_auroc": None}
+    scores |= {"intervals": {"accuracy": held, "macro_f1": FEW, "macro_auroc": FEW}}
     return {"combination": combination, "group": 0, "share": share, "kind": kind, "few": n < 10, **scores}
 
 
@@ -55,7 +60,7 @@ def run(accuracy):
         line("labs", "tail", 0.1, 5, 1.0),
         line("dxa", "unseen", 0.0, 1, 0.0),
     ]
-    nothing = {"n": 0, "accuracy": None, "macro_f1": None, "macro_auroc": None}
+    nothing = {"n": 0, "accuracy": None, "macro_f1": None, "macro_auroc": None, "intervals": {}}
     return {
         "overall": lines[0],
         "head": lines[0],
@@ -79,6 +84,17 @@ def test_a_table_of_metrics_holds_every_combination_and_every_method():
     assert "unseen" in rows["dxa"]
     assert "unseen" not in rows  # the summary of no samples
     assert {"head", "tail", "worst", "overall"} <= rows.keys()
+
+
+def test_scores_of_a_single_run_stand_above_their_intervals():
+    text = printed(metrics_table("Title", MODALITIES, {"remind": run(0.5)}))
+    rows = text.splitlines()
+    place = next(place for place, row in enumerate(rows) if row.strip().startswith("all "))
+    assert "0.500" in rows[place]
+    assert rows[place + 1].strip() == "0.25-0.75"
+    assert rows[place].index("0.500") == rows[place + 1].index("0.25")
+    place = next(place for place, row in enumerate(rows) if row.strip().startswith("labs"))
+    assert "0.25" not in rows[place + 1]  # of five patients
 
 
 def test_what_a_table_does_not_show_it_counts():

@@ -24,7 +24,7 @@ from remind.analysis.trained import Trained
 from remind.cohort.cohort import Cohort
 from remind.cohort.combination import Combination, distinct
 from remind.engine.fitted import FittedModel, forward
-from remind.evaluation.report import ENOUGH
+from remind.evaluation.intervals import ENOUGH
 from remind.report.tables import brief
 from remind.types import Routing
 

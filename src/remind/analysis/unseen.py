@@ -18,7 +18,7 @@ from remind.config import Recipe, load_recipe
 from remind.engine.run_folder import RunFolder
 from remind.errors import RemindError
 from remind.evaluation.comparison import Run, compare_runs
-from remind.evaluation.report import ENOUGH
+from remind.evaluation.intervals import ENOUGH
 from remind.fusions import FUSIONS
 from remind.fusions.token_fusion import TokenFusion
 from remind.methods import method

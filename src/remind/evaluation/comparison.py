@@ -13,7 +13,8 @@ from statsmodels.stats.multitest import multipletests
 from remind.cohort.combination import GroupTable
 from remind.engine.fitted import probability_columns
 from remind.errors import RemindError
-from remind.evaluation.report import ENOUGH, evaluate_predictions
+from remind.evaluation.intervals import ENOUGH
+from remind.evaluation.report import evaluate_predictions
 from remind.evaluation.resampling import METRICS, subject_weights
 
 LEVEL = 0.95
@@ -65,7 +66,7 @@ def compare_runs(
         raise RemindError("there is no finished run to compare.")
     runs = [Run(run.method, run.seed, run.predictions.sort("id")) for run in runs]
     _refuse_unpaired(runs)
-    scored = [evaluate_predictions(run.predictions, groups, list(classes)) for run in runs]
+    scored = [evaluate_predictions(run.predictions, groups, list(classes), with_intervals=False) for run in runs]
     rows = _rows(runs[0].predictions, scored[0])
     methods = list(dict.fromkeys(run.method for run in runs))
     found = _differences(runs, rows, classes, reference, replicates, seed)

@@ -8,16 +8,18 @@ import polars as pl
 from remind.cohort.combination import GroupTable
 from remind.engine.fitted import probability_columns
 from remind.errors import RemindError
+from remind.evaluation.intervals import ENOUGH, intervals
 from remind.evaluation.metrics import score
 
-ENOUGH = 10  # samples; a group with fewer is shown, marked, and never called the worst
 
-
-def evaluate_predictions(predictions: pl.DataFrame, groups: GroupTable, classes: list[str]) -> dict[str, Any]:
-    """Score a table of predictions.
+def evaluate_predictions(
+    predictions: pl.DataFrame, groups: GroupTable, classes: list[str], *, with_intervals: bool = True
+) -> dict[str, Any]:
+    """Score a table of predictions: of each part ``n``, ``subjects``, the metrics and (see there) their ``intervals``.
 
     Head, tail and unseen partition the samples: an unseen combination was not in the training data, so it is neither
-    head nor tail. ``worst`` is the combination with the lowest accuracy among those with enough samples.
+    head nor tail. ``few``: of fewer than ten subjects, too few to judge. ``worst`` is the combination with the lowest
+    accuracy among the others.
 
     Raises:
         RemindError: if the table is empty.
@@ -26,11 +28,14 @@ def evaluate_predictions(predictions: pl.DataFrame, groups: GroupTable, classes:
         raise RemindError("there is no sample to score; choose a split that has some.")
     probability = predictions.select(probability_columns(classes)).to_numpy()
     target, group = predictions["target"].to_numpy(), predictions["group"].to_numpy()
+    subjects = predictions["subject"].to_numpy()
     tail = np.append(groups.tail, False)[group]
     unseen = group < 0
 
     def part(rows: np.ndarray) -> dict[str, Any]:
-        return score(probability[rows], target[rows])._asdict()
+        about = probability[rows], target[rows]
+        found = {"subjects": len(np.unique(subjects[rows])), **score(*about)._asdict()}
+        return found | ({"intervals": intervals(*about, subjects[rows])} if with_intervals else {})
 
     combinations = [
         {
@@ -38,7 +43,7 @@ def evaluate_predictions(predictions: pl.DataFrame, groups: GroupTable, classes:
             "group": int(group[rows[0]]),
             "share": float(groups.shares[group[rows[0]]]) if group[rows[0]] >= 0 else 0.0,
             "kind": "unseen" if unseen[rows[0]] else "tail" if tail[rows[0]] else "head",
-            "few": len(rows) < ENOUGH,
+            "few": len(np.unique(subjects[rows])) < ENOUGH,
             **part(rows),
         }
         for name, rows in _by_combination(predictions)

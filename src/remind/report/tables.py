@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 METRICS = ("accuracy", "macro_f1", "macro_auroc")
+HEADS = ("acc.", "F1", "AUROC")
 PLAIN = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "title_justify": "left", "caption_justify": "left"}
 
 
@@ -16,20 +17,22 @@ def metrics_table(
 ) -> Table:
     """Rows: each combination with its n and share, then head, tail, unseen, worst, overall. A column for each run.
 
-    Shows the ``most`` frequent combinations; what is not shown is counted, and is in the summary rows.
+    Shows the ``most`` frequent combinations; what is not shown is counted, and is in the summary rows. Of a single run
+    95 % intervals stand below the scores.
     """
-    first = next(iter(runs.values()))
-    table = Table(title=Text(title), caption="* fewer than 10 samples: shown, not judged", **PLAIN)
+    first, alone = next(iter(runs.values())), len(runs) == 1
+    below = "; below scores their 95 % intervals" if alone else ""
+    table = Table(title=Text(title), caption=f"* fewer than 10 patients: shown, not judged{below}", **PLAIN)
     table.add_column("combination", overflow="fold", min_width=16)
     for heading in ("n", "share", ""):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for name in runs:
-        table.add_column(Text(name) + "\nacc.  F1    AUROC", no_wrap=True)
+        table.add_column(Text(name) + "\n" + "".join(h.ljust(10 if alone else 6) for h in HEADS), no_wrap=True)
     lines = {name: {line["combination"]: line for line in run["combinations"]} for name, run in runs.items()}
     for line in first["combinations"][:most]:
         key, few = line["combination"], "*" if line["few"] else ""
         kind = "" if line["kind"] == "head" else line["kind"]
-        cells = [_cell(by_name.get(key)) for by_name in lines.values()]
+        cells = [_cell(by_name.get(key), alone) for by_name in lines.values()]
         table.add_row(Text(brief(key, modalities)), f"{line['n']}{few}", f"{line['share']:.1%}", kind, *cells)
     if rarer := first["combinations"][most:]:
         table.add_row(f"{len(rarer)} rarer ones", str(sum(line["n"] for line in rarer)))
@@ -37,7 +40,7 @@ def metrics_table(
     for part in ("head", "tail", "unseen", "worst", "overall"):
         if first[part] and first[part]["n"]:
             size = str(first[part]["n"]) if part != "worst" else ""
-            table.add_row(part, size, "", "", *[_cell(run[part]) for run in runs.values()])
+            table.add_row(part, size, "", "", *[_cell(run[part], alone) for run in runs.values()])
     return table
 
 
@@ -50,11 +53,18 @@ def brief(combination: str, modalities: Sequence[str]) -> str:
     return combination if len(held) <= len(lacking) else "all but " + ", ".join(lacking)
 
 
-def _cell(scores: Mapping[str, Any] | None) -> str:
-    """Three numbers of fixed width, so that they stand in columns."""
+def _cell(scores: Mapping[str, Any] | None, with_intervals: bool) -> str:
+    """Three numbers of fixed width, so that they stand in columns; below them their intervals, if any has one."""
     if scores is None:
         return ""
-    return " ".join("    -" if scores[metric] is None else f"{scores[metric]:.3f}" for metric in METRICS)
+    width = 10 if with_intervals else 6
+    figures = ["    -" if scores[metric] is None else f"{scores[metric]:.3f}" for metric in METRICS]
+    line = "".join(figure.ljust(width) for figure in figures).rstrip()
+    if not with_intervals or not any("low" in said for said in scores["intervals"].values()):
+        return line
+    ranges = ["-".join(f"{said[end]:.2f}" for end in ("low", "high") if end in said) for said in
+              (scores["intervals"][metric] for metric in METRICS)]  # fmt: skip
+    return line + "\n" + "".join(one.ljust(width) for one in ranges).rstrip()
 
 
 def atlas_table(described: Mapping[str, Any], *, most: int = 20) -> Table:
