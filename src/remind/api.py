@@ -19,6 +19,7 @@ from remind.engine.run_folder import RunFolder
 from remind.engine.watch import Watch
 from remind.errors import RemindError
 from remind.evaluation.report import evaluate_predictions
+from remind.evaluation.trust import calibrate
 
 
 def fit(
@@ -165,7 +166,7 @@ def _score_run(folder: RunFolder, fitted: FittedModel, split: str | None) -> dic
 
 
 def _write_metrics(folder: RunFolder, fitted: FittedModel) -> None:
-    """``metrics.json``, made from the run folder alone."""
+    """``calibration.json`` and ``metrics.json``, made from the run folder alone."""
     document = {
         "method": fitted.recipe.method,
         "seed": fitted.recipe.seed,
@@ -174,4 +175,6 @@ def _write_metrics(folder: RunFolder, fitted: FittedModel) -> None:
         "selected": folder.read_json("selection"),
         **_score_run(folder, fitted, "test"),
     }
+    predictions = folder.read_table("predictions")
+    folder.write_json("calibration", calibrate(predictions, fitted.groups, fitted.classes_))
     folder.write_json("metrics", document)

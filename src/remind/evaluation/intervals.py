@@ -44,7 +44,8 @@ def intervals(
     right = probability.argmax(axis=1) == target
     once = np.ones((1, len(target)))
     observed = {name: float(metric(probability, target, once)[0]) for name, metric in METRICS.items()}
-    found = {} if (reason := _no_macro(target, subjects)) is None else dict.fromkeys(MACRO, {"reason": reason})
+    reason = _no_macro(target, subjects)
+    found: dict[str, dict[str, Any]] = {name: {"reason": reason} for name in MACRO if reason}
     if len(target) < SMALL or right.all() or not right.any():
         low, high = proportion_confint(right.mean() * count, count, alpha=1 - LEVEL, method="wilson")
         found["accuracy"] = {"low": float(low), "high": float(high), "by": "wilson"}

@@ -1,0 +1,138 @@
+"""Whether probabilities mean what they say, and temperatures that make them: one for each combination, or nearly.
+
+Letters: ``n`` samples, ``c`` classes, ``g`` combinations.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import brier_score_loss
+from statsmodels.stats.proportion import proportion_confint
+
+from remind.evaluation.intervals import LEVEL
+
+BINS = 10
+DEALS = 200  # of labels, to see how far off a model would seem that is not off at all
+HOTTEST = 5.0  # the largest logarithm of a temperature, and the least below
+
+
+class Temperatures(NamedTuple):
+    """What divides the logits."""
+
+    pooled: float
+    groups: dict[int, float]  # of a group; one that is not here has the pooled one
+    between: float  # standard deviation, between groups, of the logarithm; 0: nothing tells them apart
+
+    def of(self, group: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """The temperature of each sample."""
+        return np.array([self.groups.get(one, self.pooled) for one in group.tolist()])
+
+    def applied(self, probability: Float[np.ndarray, "n c"], group: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n c"]:
+        """Calibrated probabilities; which class is most probable does not change."""
+        return softmax(_logits(probability) / self.of(group)[:, None], axis=1)
+
+
+def fit_temperatures(
+    probability: Float[np.ndarray, "n c"], target: Int[np.ndarray, " n"], group: Int[np.ndarray, " n"]
+) -> Temperatures:
+    """Temperatures of the combinations, shrunk towards the pooled one as far as chance may have set them apart.
+
+    The pooled one makes the labels most likely (Guo et al. 2017). A group's has in addition a normal prior on its
+    logarithm around the pooled one, whose variance is what DerSimonian and Laird's estimate leaves of the differences
+    between groups once chance is taken off; at 0 all have the pooled one. Samples of ``group`` -1 count for the pooled
+    one alone.
+    """
+    logits = _logits(probability)
+    pooled = _most_likely(logits, target)
+    alone, weights = [], []
+    members = {one: group == one for one in np.unique(group[group >= 0]).tolist()}
+    for rows in members.values():
+        own = _most_likely(logits[rows], target[rows])
+        alone.append(own)
+        weights.append(_information(logits[rows], own))
+    between = _variance_between(np.array(alone), np.array(weights))
+    if between == 0:
+        return Temperatures(float(np.exp(pooled)), {}, 0.0)
+    shrunk = {
+        one: float(np.exp(_most_likely(logits[rows], target[rows], around=pooled, variance=between)))
+        for one, rows in members.items()
+    }
+    return Temperatures(float(np.exp(pooled)), shrunk, float(np.sqrt(between)))
+
+
+def reliability(probability: Float[np.ndarray, "n c"], target: Int[np.ndarray, " n"]) -> dict[str, Any]:
+    """How often the most probable class is the true one, by how probable it was said to be; of one sample or more.
+
+    ``ece``: the expected calibration error, over ten bins of equal width. A model that is not off at all has
+    ``ece_by_chance`` on as many samples, in the mean, and one in twenty times more than where ``beyond_chance`` begins
+    to be true. ``brier``: half the squared distance to the true class, 0 to 1.
+    """
+    confidence, right = probability.max(axis=1), probability.argmax(axis=1) == target
+    place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)  # confidence 1 is in the last bin
+    size = np.bincount(place, minlength=BINS)
+    said = np.bincount(place, weights=confidence, minlength=BINS)
+
+    def error(true: Any) -> float:
+        return float(np.abs(np.bincount(place, weights=true, minlength=BINS) - said).sum() / len(place))
+
+    rng, found = np.random.default_rng(0), error(right)
+    chance = np.array([error(rng.random(len(place)) < confidence) for _ in range(DEALS)])
+    return {
+        "ece": found,
+        "ece_by_chance": float(chance.mean()),
+        "beyond_chance": bool(found > np.quantile(chance, LEVEL)),
+        "brier": brier(probability, target),
+        "bins": [_bin(one, int(size[one]), said[one], right[place == one]) for one in np.flatnonzero(size).tolist()],
+    }
+
+
+def _bin(place: int, size: int, said: float, right: np.ndarray) -> dict[str, Any]:
+    low, high = proportion_confint(int(right.sum()), size, alpha=1 - LEVEL, method="wilson")
+    held = {"n": size, "confidence": float(said / size), "accuracy": float(right.mean())}
+    return {"from": place / BINS, "to": (place + 1) / BINS, **held, "low": float(low), "high": float(high)}
+
+
+def brier(probability: Float[np.ndarray, "n c"], target: Int[np.ndarray, " n"]) -> float:
+    """Half the mean squared distance between the probabilities and the true class: 0 to 1."""
+    labels = list(range(probability.shape[1]))
+    return float(brier_score_loss(target, probability, labels=labels, scale_by_half=True))
+
+
+def _logits(probability: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
+    return np.log(probability.clip(1e-300))
+
+
+def _most_likely(
+    logits: Float[np.ndarray, "n c"],
+    target: Int[np.ndarray, " n"],
+    *,
+    around: float = 0.0,
+    variance: float = np.inf,
+) -> float:
+    """The logarithm of the temperature that fits best, under a normal prior."""
+
+    def cost(log: float) -> float:
+        likelihood = log_softmax(logits * np.exp(-log), axis=1)[np.arange(len(target)), target]
+        return float(-likelihood.sum() + (log - around) ** 2 / (2 * variance))
+
+    return float(minimize_scalar(cost, bounds=(-HOTTEST, HOTTEST), method="bounded").x)
+
+
+def _information(logits: Float[np.ndarray, "n c"], log: float) -> float:
+    """Fisher's, of the logarithm of the temperature: the variance of the scaled logits under the model, summed."""
+    scaled = logits * np.exp(-log)
+    p = softmax(scaled, axis=1)
+    return float((p * (scaled - (p * scaled).sum(axis=1, keepdims=True)) ** 2).sum())
+
+
+def _variance_between(found: Float[np.ndarray, " g"], information: Float[np.ndarray, " g"]) -> float:
+    """DerSimonian and Laird's estimate from the groups' own values and their weights."""
+    total = information.sum()
+    if len(found) < 2 or total == 0:
+        return 0.0
+    spread = information @ (found - information @ found / total) ** 2
+    scale = total - (information**2).sum() / total
+    return float(max(0.0, spread - (len(found) - 1)) / scale) if scale > 0 else 0.0
