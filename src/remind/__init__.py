@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from remind.config import Recipe
     from remind.engine.fitted import FittedModel
     from remind.estimator import RemindClassifier
+    from remind.prediction import predict
     from remind.suite.compare import compare
 
 # Tensors of the CPU in huge pages, where the system allows: every step makes the experts' gradients anew, and faults of
@@ -30,6 +31,7 @@ _HOMES = {
     "fit": "remind.api",
     "evaluate": "remind.api",
     "compare": "remind.suite.compare",
+    "predict": "remind.prediction",
     "load_model": "remind.api",
     "FittedModel": "remind.engine.fitted",
     "Recipe": "remind.config",
@@ -47,6 +49,7 @@ __all__ = [
     "fit",
     "load",
     "load_model",
+    "predict",
 ]
 
 

@@ -171,10 +171,9 @@ def unlabelled(spec: CohortSpec, samples: pl.DataFrame, root: str | Path | None)
     inputs = {column for modality in spec.modalities.values() for column in modality.cells()}
     name = "row" + "_" * max((len(column) for column in inputs), default=0)  # a name that no input has
     plain = _rooted(spec, root).model_copy(update={"id": name, "subject": None, "split": SplitShares()})
-    table = samples.select(column for column in samples.columns if column in inputs).with_columns(
-        pl.Series(name, [f"{row:0{len(str(len(samples)))}d}" for row in range(1, len(samples) + 1)]),
-        pl.lit(None, pl.String).alias(spec.label.column),
-    )
+    rows = pl.Series(name, [f"{row:0{len(str(len(samples)))}d}" for row in range(1, len(samples) + 1)], pl.String)
+    given = [samples[column] for column in samples.columns if column in inputs]
+    table = rows.to_frame().with_columns(*given, pl.lit(None, pl.String).alias(spec.label.column))
     return _sound(plain, table, "the table", Path(), labelled=False)
 
 

@@ -42,7 +42,7 @@ def as_polars(table: Frame) -> pl.DataFrame:
 
 
 def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
-    """The table of samples, and the file it is from. NaN becomes null; ids and labels in a CSV stay text.
+    """The table of samples in a folder, and the file it is from.
 
     Raises:
         RemindError: if there is no table, or it cannot be read.
@@ -51,8 +51,17 @@ def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
     place = parquet if parquet.is_file() else csv
     if not place.is_file():
         raise RemindError(f"{parquet}: no such file, and no samples.csv either; a cohort needs one of them.")
+    return read_table(place, spec), place
+
+
+def read_table(place: Path, spec: CohortSpec) -> pl.DataFrame:
+    """A Parquet or CSV file of samples. NaN becomes null; ids and labels in a CSV stay text.
+
+    Raises:
+        RemindError: if it is not there or cannot be read.
+    """
     try:
-        if place == parquet:
+        if place.suffix == ".parquet":
             frame = pl.read_parquet(place.read_bytes())
         else:
             words = [c for m in spec.modalities.values() if m.kind != "tabular" for c in m.cells()]
@@ -64,9 +73,11 @@ def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
                 schema_overrides=as_text,
                 raise_if_empty=False,
             )
+    except FileNotFoundError:
+        raise RemindError(f"{place}: no such file.") from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise RemindError(f"{place}: cannot be read as a table ({type(error).__name__}).") from None
-    return frame.with_columns(pl.selectors.float().fill_nan(None)), place
+    return frame.with_columns(pl.selectors.float().fill_nan(None))
 
 
 def write_cohort(

@@ -10,9 +10,8 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import brier_score_loss
-from statsmodels.stats.proportion import proportion_confint
 
-from remind.evaluation.intervals import LEVEL
+from remind.evaluation.intervals import LEVEL, wilson
 
 BINS = 10
 DEALS = 200  # of labels, to see how far off a model would seem that is not off at all
@@ -90,15 +89,15 @@ def reliability(probability: Float[np.ndarray, "n c"], target: Int[np.ndarray, "
 
 
 def _bin(place: int, size: int, said: float, right: np.ndarray) -> dict[str, Any]:
-    low, high = proportion_confint(int(right.sum()), size, alpha=1 - LEVEL, method="wilson")
     held = {"n": size, "confidence": float(said / size), "accuracy": float(right.mean())}
-    return {"from": place / BINS, "to": (place + 1) / BINS, **held, "low": float(low), "high": float(high)}
+    return {"from": place / BINS, "to": (place + 1) / BINS, **held, **wilson(right.mean(), size)}
 
 
 def brier(probability: Float[np.ndarray, "n c"], target: Int[np.ndarray, " n"]) -> float:
     """Half the mean squared distance between the probabilities and the true class: 0 to 1."""
     labels = list(range(probability.shape[1]))
-    return float(brier_score_loss(target, probability, labels=labels, scale_by_half=True))
+    half: Any = True  # its annotation says text
+    return float(brier_score_loss(target, probability, labels=labels, scale_by_half=half))
 
 
 def _logits(probability: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
@@ -118,7 +117,8 @@ def _most_likely(
         likelihood = log_softmax(logits * np.exp(-log), axis=1)[np.arange(len(target)), target]
         return float(-likelihood.sum() + (log - around) ** 2 / (2 * variance))
 
-    return float(minimize_scalar(cost, bounds=(-HOTTEST, HOTTEST), method="bounded").x)
+    found: Any = minimize_scalar(cost, bounds=(-HOTTEST, HOTTEST), method="bounded")
+    return float(found.x)
 
 
 def _information(logits: Float[np.ndarray, "n c"], log: float) -> float:

@@ -47,8 +47,7 @@ def intervals(
     reason = _no_macro(target, subjects)
     found: dict[str, dict[str, Any]] = {name: {"reason": reason} for name in MACRO if reason}
     if len(target) < SMALL or right.all() or not right.any():
-        low, high = proportion_confint(right.mean() * count, count, alpha=1 - LEVEL, method="wilson")
-        found["accuracy"] = {"low": float(low), "high": float(high), "by": "wilson"}
+        found["accuracy"] = wilson(right.mean(), count) | {"by": "wilson"}
     for name in MACRO:
         if observed[name] in (0, 1):
             found[name] = {"reason": "no sample is out of place, and a bootstrap cannot tell how sure that is"}
@@ -62,6 +61,12 @@ def intervals(
         low, high = _around(observed[name], np.concatenate(drawn[name]), count)
         found[name] = {"low": low, "high": high, "by": "bootstrap"}
     return {name: found[name] for name in METRICS}
+
+
+def wilson(share: float, count: int) -> dict[str, Any]:
+    """``{low, high}`` of a share seen among so many."""
+    low, high = np.asarray(proportion_confint(share * count, count, alpha=1 - LEVEL, method="wilson")).tolist()
+    return {"low": low, "high": high}
 
 
 def _around(observed: float, drawn: Float[np.ndarray, " r"], subjects: int) -> tuple[float, float]:

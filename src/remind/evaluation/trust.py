@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
-from statsmodels.stats.proportion import proportion_confint
 
 from remind.cohort.combination import GroupTable
 from remind.engine.fitted import probability_columns
 from remind.evaluation.calibration import Temperatures, fit_temperatures, reliability
 from remind.evaluation.conformal import Thresholds, fit_thresholds
-from remind.evaluation.intervals import ENOUGH, LEVEL
+from remind.evaluation.intervals import ENOUGH, wilson
 
 COVERAGE = 0.9
 
@@ -67,11 +66,10 @@ class Seen(NamedTuple):
         if count < ENOUGH:
             return found | {"reason": f"too few to judge ({count} of {ENOUGH} subjects)"}
         share = float(sets[np.arange(len(target)), target].mean())
-        low, high = proportion_confint(share * count, count, alpha=1 - LEVEL, method="wilson")
         return found | {
             "raw": reliability(raw, target),
             "calibrated": reliability(calibrated, target),
-            "coverage": {"share": share, "low": float(low), "high": float(high)},
+            "coverage": {"share": share, **wilson(share, count)},
             "set_size": float(sets.sum(axis=1).mean()),
         }
 

@@ -145,6 +145,22 @@ def split_table(described: Mapping[str, Any]) -> Table:
     return table
 
 
+def predictions_table(title: str, modalities: Sequence[str], found: Mapping[str, Any], *, most: int = 20) -> Table:
+    """How many samples of each combination were predicted, and what the model's worth on it rests on."""
+    abstained = "; ".join(f"{n} {reason}" for reason, n in found["abstained"].items() if n)
+    caption = f"{found['samples']} samples; abstained from: {abstained or 'none'}"
+    table = Table(title=Text(title), caption=caption, **PLAIN)
+    table.add_column("combination", overflow="fold", min_width=16)
+    for heading in ("n", "trained on", "tested on", "abstain"):
+        table.add_column(heading, justify="left" if heading == "abstain" else "right")
+    for line in found["combinations"][:most]:
+        counts = [str(line[key]) for key in ("n", "trained_on", "tested_on")]
+        table.add_row(Text(brief(line["combination"], modalities)), *counts, line["reason"] or "")
+    if rarer := found["combinations"][most:]:
+        table.add_row(f"{len(rarer)} rarer ones", str(sum(line["n"] for line in rarer)))
+    return table
+
+
 def methods_table(methods: Mapping[str, Sequence[str]]) -> Table:
     """What each method is made of."""
     table = Table(**PLAIN)
