@@ -1,6 +1,8 @@
 """What an analysis finds, and how it is written down."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import polars as pl
@@ -17,16 +19,24 @@ class Finding(NamedTuple):
     table: pl.DataFrame
     figure: Figure
     says: list[str]  # sentences
+    more: Mapping[str, pl.DataFrame] = MappingProxyType({})  # other tables, by name
 
     def save(self, folder: Path) -> list[Path]:
-        """Write ``NAME.parquet``, ``.json`` (rows and sentences), ``.png`` and ``.svg``, each whole or not at all."""
+        """Write ``NAME.parquet``, ``.json`` (rows and sentences), ``.png`` and ``.svg``, each whole or not at all.
+
+        Other tables go into ``NAME-THEIRS.parquet``.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        table = folder / f"{self.name}.parquet"
-        staging = table.with_name(f".{table.name}.tmp")
-        self.table.write_parquet(staging)
-        staging.replace(table)
+        tables = [_written(folder / f"{self.name}-{name}.parquet", table) for name, table in self.more.items()]
+        tables.append(_written(folder / f"{self.name}.parquet", self.table))
         document = folder / f"{self.name}.json"
         rows = self.table.write_json()
         says = pl.DataFrame({"says": self.says}, schema={"says": pl.String}).write_json()
         write_text(document, f'{{"says": {says}, "rows": {rows}}}')
-        return [table, document, *save_figure(self.figure, folder / self.name)]
+        return [*tables, document, *save_figure(self.figure, folder / self.name)]
+
+
+def _written(path: Path, table: pl.DataFrame) -> Path:
+    staging = path.with_name(f".{path.name}.tmp")
+    table.write_parquet(staging)
+    return staging.replace(path)

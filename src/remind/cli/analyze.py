@@ -70,6 +70,38 @@ def experts(
 
 
 @app.command()
+def modalities(
+    targets: Targets,
+    cohort: Of = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    most: Annotated[int, typer.Option(min=0, help="Samples looked at of each combination; 0: all.")] = 200,
+    methods: Methods = BOTH,
+    seeds: Seeds = "0",
+    recipe: RecipeName = None,
+    out: Out = None,
+    jobs: Jobs = 1,
+    overrides: Set = [],  # noqa: B006 (typer copies it)
+    as_json: Json = False,
+) -> None:
+    """What each modality is worth, exactly (Shapley), by combination and patient; what the next one would add."""
+    from remind.analysis.modality_values import modality_values as found
+    from remind.cohort.splits import SPLITS
+
+    if split not in SPLITS:
+        raise RemindError(unknown("split", split, SPLITS))
+    loaded, runs, place = _runs(targets, cohort, methods, seeds, recipe, overrides, out, jobs, as_json)
+    with console.status("removing modalities") as status:
+        made = found(
+            loaded,
+            runs,
+            split=split,
+            most=most or None,
+            told=lambda done, total: status.update(f"removing modalities: {done} of {total} samples"),
+        )
+    _tell(made, place, as_json)
+
+
+@app.command()
 def missingness(
     cohort: Folder,
     modalities: Annotated[str | None, typer.Option(help="Which lose samples, each in turn; default all.")] = None,

@@ -86,3 +86,16 @@ def _no_macro(target: np.ndarray, subjects: np.ndarray) -> str | None:
     if min(sizes) < ENOUGH:
         return f"a class has {min(sizes)} subjects, fewer than {ENOUGH}"
     return None
+
+
+def of_mean(
+    values: Float[np.ndarray, "n k"], subjects: np.ndarray, weight: Float[np.ndarray, " n"], *, seed: int = 0
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Weighted means of columns, and the ends of their intervals: Student's t, with the bootstrap's spread."""
+    count = len(np.unique(subjects))
+    mean = weight @ values / weight.sum()
+    times = max(FEWEST, min(1000, WORK // len(values)))
+    parts = [drawn * weight for drawn in subject_weights(subjects, times, seed)]
+    spread = np.concatenate([part @ values / part.sum(axis=1, keepdims=True) for part in parts]).std(axis=0, ddof=1)
+    width = student.ppf((1 + LEVEL) / 2, max(count - 1, 1)) * spread * np.sqrt(count / max(count - 1, 1))
+    return mean, mean - width, mean + width
