@@ -72,10 +72,8 @@ def call(*words: Any) -> Done:
     """``remind WORDS`` in this process; an error that is not the user's comes through as it is."""
     from remind.cli import main
 
-    if (
-        words[:2] == ("cohort", "make") or words[0] == "demo"
-    ):  # Typer's Context is not of the type that Typer wants named; beartype objects
-        return process(*words)
+    if words[:2] in (("cohort", "make"), ("cohort", "mask")) or words[0] == "demo":
+        return process(*words)  # Typer's Context is not of the type that Typer wants named; beartype objects
     out, err, code = io.StringIO(), io.StringIO(), 0
     argv = ["remind", *map(str, words)]
     with patch("sys.argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

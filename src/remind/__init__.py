@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from remind.engine.fitted import FittedModel
     from remind.estimator import RemindClassifier
     from remind.prediction import predict
+    from remind.publish import publish
     from remind.suite.compare import compare
 
 # Tensors of the CPU in huge pages, where the system allows: every step makes the experts' gradients anew, and faults of
@@ -32,6 +33,7 @@ _HOMES = {
     "evaluate": "remind.api",
     "compare": "remind.suite.compare",
     "predict": "remind.prediction",
+    "publish": "remind.publish",
     "load_model": "remind.api",
     "FittedModel": "remind.engine.fitted",
     "Recipe": "remind.config",
@@ -50,6 +52,7 @@ __all__ = [
     "load",
     "load_model",
     "predict",
+    "publish",
 ]
 
 

@@ -24,7 +24,7 @@ from remind.cli.options import (
     show,
     words,
 )
-from remind.cli.runs import adapt, evaluate, predict
+from remind.cli.runs import adapt, evaluate, predict, report
 from remind.documents import read_json
 from remind.errors import RemindError, unknown
 
@@ -53,6 +53,7 @@ def demo(
     from remind.cohort.cohort import load
     from remind.cohort.describe import describe_cohort
     from remind.engine.bundle import write_text
+    from remind.publish import publish
     from remind.report.figures import frequency_figure, save_figure
     from remind.report.live import LiveTable
     from remind.report.tables import atlas_table, metrics_table
@@ -77,7 +78,10 @@ def demo(
     named = "NHANES 2017-2018, diabetes" if cohort.spec.name == "nhanes-diabetes" else cohort.spec.name
     title = f"{named}: frequent combinations, rare combinations"
     pictures = save_figure(frequency_figure(cohort.modalities, runs, title=title), out / "combinations")
+    with console.status("removing modalities, looking at experts and gradients"):
+        written = publish(out, cohort=folder)
     console.print(f"Runs: {out}/soft-moe-seed0, {out}/remind-seed0. Picture: {', '.join(map(str, pictures))}")
+    console.print(f"Report: {written[0]}; model card: {written[1]}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -195,7 +199,7 @@ def methods(as_json: Json = False) -> None:
     show({name: dict(zip(keys, row, strict=True)) for name, row in rows.items()}, as_json, lambda: methods_table(rows))
 
 
-for _command in (evaluate, predict, adapt):
+for _command in (evaluate, predict, report, adapt):
     app.command()(_command)
 
 

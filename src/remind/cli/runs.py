@@ -1,5 +1,6 @@
-"""What is done with finished runs: evaluate, predict, adapt."""
+"""What is done with finished runs: evaluate, predict, report, adapt."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,29 @@ def predict(
     found = summary(table)
     modalities = list(load_model(run).spec.modalities)
     show({"out": str(out), **found}, as_json, lambda: predictions_table(str(out), modalities, found))
+
+
+def report(
+    target: Annotated[
+        Path, typer.Argument(metavar="RUN|SUITE", help="A finished run, or a folder of runs of a cohort.")
+    ],
+    cohort: Annotated[
+        Path | None, typer.Option(help="Their cohort: then the analyses a page shows are made if they are not there.")
+    ] = None,
+    analyses: Annotated[Path | None, typer.Option(help="What `remind analyze` has written; default in RUN.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write to; default RUN.")] = None,
+    suppress: Annotated[int, typer.Option(help="Leave out cells of fewer people, e.g. 5, and their complements.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write report.html, one page without network, and model-card.md."""
+    from remind.publish import publish
+
+    with console.status("writing the report"):
+        written = publish(target, cohort=cohort, analyses=analyses, out=out, suppressed=suppress)
+    if as_json:
+        print(json.dumps({"files": list(map(str, written))}))
+    else:
+        console.print(f"Written: {', '.join(map(str, written))}", markup=False, soft_wrap=True)
 
 
 def adapt(

@@ -38,7 +38,12 @@ class Row:
     kind: str | None  # of a combination: head, tail or unseen; of a part: None
     share: float  # of the training samples
     samples: np.ndarray
-    few: bool  # of fewer than ten subjects: too small to be judged
+    subjects: int
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few subjects to be judged."""
+        return self.subjects < ENOUGH
 
 
 def compare_runs(
@@ -96,7 +101,7 @@ def _rows(table: pl.DataFrame, metrics: Mapping[str, Any]) -> list[Row]:
     combination, subjects = table["combination"].to_numpy(), table["subject"].to_numpy()
 
     def row(name: str, kind: str | None, share: float, samples: np.ndarray) -> Row:
-        return Row(name, kind, share, samples, few=len(np.unique(subjects[samples])) < ENOUGH)
+        return Row(name, kind, share, samples, len(np.unique(subjects[samples])))
 
     single = [
         row(line["combination"], line["kind"], line["share"], np.flatnonzero(combination == line["combination"]))
@@ -128,6 +133,7 @@ def _line(
         "row": row.name,
         "kind": row.kind,
         "n": len(row.samples),
+        "subjects": row.subjects,
         "share": row.share,
         "few": row.few,
         "scores": {method: _over_seeds(method, runs, by_run) for method in methods},
@@ -139,7 +145,8 @@ def _worst(methods: Sequence[str], runs: Sequence[Run], scored: Sequence[Mapping
     """The combination that fares worst by accuracy, which may be another one in each run; so there is no pairing."""
     by_run = [metrics["worst"] or dict.fromkeys(METRICS) for metrics in scored]
     scores = {method: _over_seeds(method, runs, by_run) for method in methods}
-    return {"row": "worst", "kind": None, "n": None, "share": None, "few": False, "scores": scores, "differences": {}}
+    nothing = dict.fromkeys(("kind", "n", "subjects", "share"))
+    return {"row": "worst", **nothing, "few": False, "scores": scores, "differences": {}}
 
 
 def _over_seeds(method: str, runs: Sequence[Run], by_run: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def markdown(result: Mapping[str, Any], *, most: int | None = None) -> str:
         text += [f"- {name}: `{' '.join(one['settings']) or 'the recipe'}`" for name, one in result["trials"].items()]
         text += [""]
     if result["failed"]:
-        text += ["## Failed runs", "", *[f"- {_escaped(run)}" for run in result["failed"]], ""]
+        text += ["## Failed runs", "", *[f"- {escaped(run)}" for run in result["failed"]], ""]
     return "\n".join(text)
 
 
@@ -181,7 +181,7 @@ def _markdown_table(result: Mapping[str, Any], metric: str, most: int | None) ->
     yield "|---|---:|---:|---|" + "---|" * len(result["methods"])
     for line in _shown(result, metric, most):
         cells = [_MARKDOWN[cell.place].format(cell.text) for cell in line.cells.values()]
-        name = f"*{_escaped(line.name)}*" if line.part else _escaped(line.name)
+        name = f"*{escaped(line.name)}*" if line.part else escaped(line.name)
         yield (
             f"| {name} | {line.n.replace('*', chr(92) + '*')} | {line.share} | {line.kind} | "
             + " | ".join(cells)
@@ -198,10 +198,11 @@ def _markdown_differences(result: Mapping[str, Any], metric: str, most: int | No
     yield "|---|" + "---|" * len(others)
     for line in _shown(result, metric, most):
         if any(line.cells[method].difference for method in others):
-            yield f"| {_escaped(line.name)} | " + " | ".join(line.cells[method].verdict for method in others) + " |"
+            yield f"| {escaped(line.name)} | " + " | ".join(line.cells[method].verdict for method in others) + " |"
 
 
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
+    """A text as Markdown shows it."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+-!|" and c not in "+-" else c for c in name)
 
 
@@ -265,7 +266,7 @@ def as_csv(result: Mapping[str, Any]) -> str:
 def comparison_files(result: Mapping[str, Any]) -> dict[str, str]:
     """File names and contents."""
     return {
-        "comparison.md": f"# {_escaped(result['cohort'])}\n\n{markdown(result)}",
+        "comparison.md": f"# {escaped(result['cohort'])}\n\n{markdown(result)}",
         "comparison.tex": latex(result),
         "comparison.csv": as_csv(result),
     }
