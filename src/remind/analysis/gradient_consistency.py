@@ -82,8 +82,8 @@ def _says(table: pl.DataFrame) -> list[str]:
 def _with_share(table: pl.DataFrame, score: str) -> str:
     """Spearman's correlation of share and score over combinations, each a mean over seeds; it needs no head."""
     means = table.group_by("combination").agg(pl.col("share", score).mean())
-    if means.height < 3:
-        return "not to be had of so few"
+    if means.height < 3 or means["share"].n_unique() == 1 or means[score].n_unique() == 1:
+        return "not to be had of so few, or of all alike"
     rank, p = spearmanr(means["share"].to_numpy(), means[score].to_numpy())
     return f"{rank:+.2f} (p = {p:.2f})"
 

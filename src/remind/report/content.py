@@ -1,6 +1,5 @@
 """All that a page says of a run or a suite, as plain data: read from run folders alone, before it is drawn."""
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from remind.errors import RemindError
 from remind.evaluation.comparison import Run, compare_runs
 from remind.evaluation.report import evaluate_predictions
 from remind.evaluation.trust import calibrate
+from remind.report.names import shown
 from remind.report.tables import brief
 
 FINDINGS = ("modalities", "experts", "gradients")
@@ -105,11 +105,6 @@ def run_folders(target: Path) -> list[RunFolder]:
     if found := [folder for folder in map(RunFolder, places) if folder.finished]:
         return found
     raise RemindError(f"{target}: is neither a finished run nor a folder that holds some; train one first.")
-
-
-def shown(text: str) -> str:
-    """A user's word on a page: what would steer the text rather than be read is written as its code."""
-    return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
 
 
 def _comparison(target: Path, folders: Sequence[RunFolder]) -> dict[str, Any]:

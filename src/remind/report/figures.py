@@ -1,5 +1,6 @@
 """Figures, drawn with matplotlib from metrics alone."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 
 from remind.report.dots import HEAD, TAIL, dot_matrix
+from remind.report.names import shown
 
 COLOURS = ("#b0563f", "#2f6f9f", "#6a8f3c", "#8460a0", "#c08a2b")
 MARKS = "osD^v"
@@ -68,9 +71,10 @@ def _percent(scores: Mapping[str, Any]) -> str:
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write ``<stem>.png`` and ``<stem>.svg``; the same figure gives the same bytes."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    _settle(figure)
     written = []
-    with mpl.rc_context({"svg.hashsalt": "remind"}):
+    with mpl.rc_context({"svg.hashsalt": "remind"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
+        _settle(figure)
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             path = stem.with_name(f"{stem.name}.{kind}")
             staging = path.with_name(f".{path.name}.tmp")
@@ -81,7 +85,9 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
 
 
 def _settle(figure: Figure) -> None:
-    """Lay out once, and round: the solver's last digits differ from one time to the next."""
+    """Lay out once, and round: the solver's last digits differ from one time to the next. Names are made legible."""
+    for text in figure.findobj(Text):
+        text.set_text(shown(text.get_text(), but="\n"))
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:

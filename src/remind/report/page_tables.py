@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from remind.report.charts.parts import PARTS, SCORES
-from remind.report.content import Content, shown
+from remind.report.content import Content
+from remind.report.names import shown
 
 
 class Cell(NamedTuple):
@@ -153,7 +154,8 @@ def _next(content: Content) -> Table:
             Cell(shown(row["modality"])),
             Cell(f"{row['bits']:+.3f}", bits, sort=row["bits"]),
             Cell(f"{100 * row['accuracy']:+.1f} points", points, sort=row["accuracy"]),
-            Cell(f"{row['subjects']:,}" if "subjects" in row else "", sort=row.get("subjects", "")),
         ]
-        rows.append(Line(cells))
-    return Table(["Who has", "and had also", "Bits", "Accuracy", "Seen in patients"], rows)
+        counted = [Cell(f"{row['subjects']:,}", sort=row["subjects"])] if "subjects" in row else []
+        rows.append(Line([*cells, *counted]))
+    heads = ["Who has", "and had also", "Bits", "Accuracy", *([] if content.suppressed else ["Seen in patients"])]
+    return Table(heads, rows)

@@ -5,7 +5,8 @@ from math import hypot
 from typing import Any
 
 from remind.evaluation.intervals import ENOUGH
-from remind.report.content import Content, shown
+from remind.report.content import Content
+from remind.report.names import shown
 
 VERDICTS = {"better": "better", "worse": "worse", "tie": "not to be told from it"}
 

@@ -5,8 +5,9 @@ from typing import Any
 import altair as alt
 
 from remind.report.charts.parts import MOST, coloured, data, dots_and_bars, lines_of, tips, upright, wide
-from remind.report.content import Content, shown
+from remind.report.content import Content
 from remind.report.figures import COLOURS
+from remind.report.names import shown
 
 ABOUT = {"bits": "bits:Q|+.3f", "low": "bits_low:Q|+.3f", "high": "bits_high:Q|+.3f", "accuracy": "accuracy:Q|+.3f"}
 
@@ -31,7 +32,7 @@ def values(content: Content) -> Any:
     )
     title, scale = "bits of information on the true class", alt.Scale(zero=True)
     drawn = dots_and_bars(base, low="bits_low", high="bits_high", dot="bits", title=title, scale=scale)
-    return wide(upright(0) + drawn, height=max(80, (12 + 12 * len(methods)) * len(bits)))
+    return wide(upright(0.0) + drawn, height=max(80, (12 + 12 * len(methods)) * len(bits)))
 
 
 def values_by_combination(content: Content) -> Any:

@@ -23,7 +23,7 @@ CONFIG = {
     "background": "transparent",
     "view": {"stroke": None},
     "axis": {"labelLimit": 190, **_TEXT, **_SIZE, **_LINES, **_FAINT},
-    "legend": {"orient": "top", "symbolLimit": 40, "columns": 3, **_TEXT, **_SIZE},
+    "legend": {"orient": "top", "symbolLimit": 40, "columns": 4, **_TEXT, **_SIZE},
     "text": {"color": ON, "font": _FONT, "fontSize": 10},
     "rule": {"color": ON},
 }

@@ -21,7 +21,8 @@ from remind.report.charts.parts import (
     upright,
     wide,
 )
-from remind.report.content import Content, shown
+from remind.report.content import Content
+from remind.report.names import shown
 
 BY_PART = {"overall": NEUTRAL, "head": KINDS["head"], "tail": KINDS["tail"]}
 
@@ -77,7 +78,7 @@ def differences(content: Content) -> Any:
         **{"low": "low:Q|+.3f", "high": "high:Q|+.3f", "p (Holm)": "p_holm:Q|.3f", "verdict": "verdict:N"},
     )
     title = f"difference to {shown(content.comparison['reference'])}, 95 % interval"
-    return _by_method(rows, "difference", title, about, upright(0))
+    return _by_method(rows, "difference", title, about, upright(0.0))
 
 
 def _parts(content: Content) -> list[dict[str, Any]]:

@@ -6,8 +6,9 @@ from typing import Any
 import altair as alt
 
 from remind.report.charts.parts import KINDS, MOST, NEUTRAL, coloured, data, lines_of, named, tips, wide
-from remind.report.content import Content, shown
+from remind.report.content import Content
 from remind.report.figures import COLOURS
+from remind.report.names import shown
 
 OF = {"training": NEUTRAL, "validation": KINDS["head"]}
 NUMBERED = 32  # experts; more are not numbered
