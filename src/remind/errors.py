@@ -20,6 +20,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(options) or 'none'}."
 
 
+def install(extra: str) -> str:
+    """How an extra of this package is installed; the name alone may be another package's on an index."""
+    return f'install the extra {extra!r}, in the repository with: pip install -e ".[{extra}]"'
+
+
 def rows(numbers: Iterable[int], *, shown: int = 5) -> str:
     """Name data rows as a spreadsheet user counts them (the first is 1): ``rows 3, 7, 9 and 12 more``."""
     listed = [number + 1 for number in numbers]

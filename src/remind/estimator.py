@@ -44,7 +44,9 @@ class RemindClassifier(ClassifierMixin, BaseEstimator):
         self.modalities, self.method, self.recipe = modalities, method, recipe
         self.seed, self.validation, self.root = seed, validation, root
 
-    def fit(self, X: Frame, y: Sequence[Any] | np.ndarray, groups: Iterable[Any] | None = None) -> "RemindClassifier":
+    def fit(
+        self, X: Frame, y: Sequence[Any] | np.ndarray | pl.Series, groups: Iterable[Any] | None = None
+    ) -> "RemindClassifier":
         """Train on a polars or pandas table. ``groups`` name the patient of each row, where one has several.
 
         Raises:

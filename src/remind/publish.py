@@ -1,7 +1,7 @@
 """``remind report``: a page of a run or of a suite, and the model card of a run."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from remind.analysis.experts import experts
 from remind.analysis.finding import Finding
@@ -26,6 +26,7 @@ def publish(
     analyses: str | Path | None = None,
     out: str | Path | None = None,
     suppressed: int = 0,
+    told: Callable[[str], None] = lambda sentence: None,
 ) -> list[Path]:
     """Write ``report.html``, and the ``model-card.md`` of the run it shows in detail; returns their paths.
 
@@ -37,6 +38,7 @@ def publish(
         analyses: a folder; default ``analyses`` in the target.
         out: where the files go; default the target.
         suppressed: leave out cells of fewer people than that, and what would give them away.
+        told: called with why an analysis cannot be made of this cohort; the page then goes without it.
 
     Raises:
         RemindError: if there is no finished run, or the cohort is not theirs.
@@ -47,7 +49,7 @@ def publish(
         raise RemindError(f"--suppress {suppressed}: name the fewest people a cell may have, such as 5.")
     folders = run_folders(target)
     if cohort is not None:
-        _analyze([folder.path for folder in folders], Path(cohort), found)
+        _analyze([folder.path for folder in folders], Path(cohort), found, told)
     content = suppress(gather(target, found), suppressed)
     place.mkdir(parents=True, exist_ok=True)
     written = [place / PAGE, place / CARD]
@@ -56,16 +58,19 @@ def publish(
     return written
 
 
-def _analyze(runs: list[Path], cohort: Path, folder: Path) -> None:
+def _analyze(runs: list[Path], cohort: Path, folder: Path, told: Callable[[str], None]) -> None:
     """Make the analyses a page shows, where they are not there; of the first run of each method."""
     loaded, found = runs_of(runs, cohort)
     first = list({run.method: run for run in sorted(found, key=lambda run: -run.seed)}.values())
-    makers: dict[str, Any] = {
+    makers: dict[str, Callable[[], Finding]] = {
         "modalities": lambda: modality_values(loaded, first, most=MOST),
         "experts": lambda: experts(loaded, first),
         "gradients": lambda: gradients(loaded, first),
     }
     for name, make in makers.items():
-        if not (folder / f"{name}.json").is_file():
-            made: Finding = make()
-            made.save(folder)
+        if (folder / f"{name}.json").is_file():
+            continue
+        try:
+            make().save(folder)
+        except RemindError as error:
+            told(f"no {name} in the report: {error}")

@@ -39,7 +39,7 @@ COMMAND = re.compile(r"^(\$ )?(remind [a-z]+|make [a-z]+|pip install|python|torc
 TUTORIAL = "docs/tutorial/index.md"
 SLOW = {
     *("README.md", "docs/reference/python.md"),
-    *(f"docs/how-to/{name}.md" for name in ("analyze", "many-processes", "paper-data")),
+    *(f"docs/how-to/{name}.md" for name in ("analyze", "many-processes", "paper-data", "report")),
 }
 
 # What stands on a page, and what runs in its place.
@@ -144,6 +144,13 @@ def two_runs(place: Path) -> None:
         fit(place / "my-clinic", method, recipe=place / "tiny.yaml", out=place / "runs" / f"{method}-0")
 
 
+def a_suite(place: Path) -> None:
+    """The same two runs, as a suite too."""
+    two_runs(place)
+    (place / "suites").mkdir()
+    (place / "suites" / "my-clinic").symlink_to(place / "runs")
+
+
 def visits(place: Path) -> None:
     """Those of a hundred patients, and today's, whose grades nobody knows."""
     table = pl.DataFrame(
@@ -170,6 +177,8 @@ def the_repository(place: Path) -> None:
 
 HAS: dict[str, Callable[[Path], None]] = {  # what the reader of a page has beside the clinics
     "docs/how-to/analyze.md": two_runs,
+    "docs/how-to/predict.md": two_runs,
+    "docs/how-to/report.md": a_suite,
     "docs/how-to/paper-data.md": releases,
     "docs/how-to/your-own-data.md": visits,
     TUTORIAL: the_repository,
@@ -189,7 +198,6 @@ def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(Job, "run", run_here)
     monkeypatch.setattr(compare, "REFERENCES", {})
     monkeypatch.setattr(cost, "apart", cost.measure)
-    monkeypatch.setattr("gc.collect", int)  # Holm's correction in statsmodels calls it for every row: 0.3 s each
     monkeypatch.chdir(tmp_path)
     clinics(tmp_path)
     return tmp_path

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from remind.cohort.combination import Combination, GroupTable
 from remind.errors import RemindError
-from remind.evaluation.comparison import Run, compare_runs
+from remind.evaluation.comparison import Run, compare_runs, holm
 from remind.evaluation.metrics import score
 from remind.evaluation.resampling import METRICS, subject_weights
 
@@ -304,3 +305,10 @@ def test_a_modality_called_head_is_no_trouble():
     for ours, theirs in zip(result["rows"], plain["rows"], strict=True):
         assert ours["scores"] == theirs["scores"]
         assert ours["differences"] == theirs["differences"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 30])
+def test_holms_correction_is_that_of_statsmodels(count):
+    p = np.random.default_rng(count).beta(0.3, 1, count)
+    p[: count // 2] = p[0]  # ties
+    assert holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1])

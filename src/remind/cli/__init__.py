@@ -20,6 +20,7 @@ from remind.cli.options import (
     Set,
     console,
     end_what_was_begun,
+    note,
     numbers,
     show,
     words,
@@ -79,7 +80,7 @@ def demo(
     title = f"{named}: frequent combinations, rare combinations"
     pictures = save_figure(frequency_figure(cohort.modalities, runs, title=title), out / "combinations")
     with console.status("removing modalities, looking at experts and gradients"):
-        written = publish(out, cohort=folder)
+        written = publish(out, cohort=folder, told=note)
     console.print(f"Runs: {out}/soft-moe-seed0, {out}/remind-seed0. Picture: {', '.join(map(str, pictures))}")
     console.print(f"Report: {written[0]}; model card: {written[1]}", markup=False, soft_wrap=True)
 

@@ -36,6 +36,11 @@ def show(document: dict[str, Any], as_json: bool, table: Callable[[], Renderable
         console.print(table())
 
 
+def note(sentence: str) -> None:
+    """Say beside the results what went otherwise than one might expect."""
+    typer.secho(f"note: {sentence}", fg="yellow", err=True)
+
+
 def words(text: str) -> list[str]:
     """``a,b c`` as a list."""
     return [word for word in text.replace(",", " ").split() if word]

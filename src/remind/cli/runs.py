@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from remind.cli.options import Folder, Json, Run, Set, console, show
+from remind.cli.options import Folder, Json, Run, Set, console, note, show
 from remind.documents import read_json
 from remind.errors import RemindError, unknown
 
@@ -73,7 +73,7 @@ def report(
     from remind.publish import publish
 
     with console.status("writing the report"):
-        written = publish(target, cohort=cohort, analyses=analyses, out=out, suppressed=suppress)
+        written = publish(target, cohort=cohort, analyses=analyses, out=out, suppressed=suppress, told=note)
     if as_json:
         print(json.dumps({"files": list(map(str, written))}))
     else:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from jaxtyping import Float
-from statsmodels.stats.multitest import multipletests
 
 from remind.cohort.combination import GroupTable
 from remind.engine.fitted import probability_columns
@@ -245,8 +244,16 @@ def _judge(observed: Mapping[str, float], resampled: Mapping[str, np.ndarray]) -
         p = min(1.0, 2 * (beyond + 1) / (len(known) + 1))
         said[method] = {"difference": difference, "low": float(low), "high": float(high), "p": float(p)}
     if said:
-        corrected = multipletests([line["p"] for line in said.values()], method="holm")[1]
-        for line, p in zip(said.values(), map(float, np.asarray(corrected)), strict=True):
+        for line, p in zip(said.values(), holm([line["p"] for line in said.values()]), strict=True):
             sure = p < 1 - LEVEL
             line |= {"p_holm": p, "verdict": "tie" if not sure else "better" if line["difference"] > 0 else "worse"}
     return said
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's corrected p-values. By hand: ``statsmodels`` collects garbage at each call, which takes 0.3 s here."""
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p)[order]).clip(max=1.0)
+    corrected = np.empty(len(p))
+    corrected[order] = steps
+    return corrected.tolist()

