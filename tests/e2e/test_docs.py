@@ -8,7 +8,8 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from threading import Lock
 
@@ -18,9 +19,11 @@ import yaml
 from conftest import TINY, Done, call
 from mimic import crowd
 from releases import retina, screening
+from typer.main import get_command
 
 from remind.analysis import cost
 from remind.api import fit
+from remind.cli import app
 from remind.cohort.cohort import load
 from remind.cohort.missingness import mask
 from remind.cohort.spec import read_spec
@@ -233,3 +236,34 @@ def test_every_block_of_the_tutorial_runs_and_learns(place):
 def test_nothing_stands_in_for_what_no_page_says():
     everything = "\n".join(TEXTS.values())
     assert [words for words in (*STAND_INS, *NOT_RUN) if words not in everything] == []
+
+
+def commands_of_the_reference() -> Iterator[tuple[tuple[str, ...], set[str]]]:
+    """The words of each command, and its options; settings of sources and rules are not the command's own."""
+    text = TEXTS["docs/reference/command-line.md"].replace("\\|", "|")
+    for line in re.findall(r"^\| `remind (.*?)` \|", text, re.MULTILINE):
+        named = re.match(r"(?:[a-z|]+ ?)+", line)
+        assert named, line
+        words = [word.split("|") for word in named[0].split()]
+        for command in product(*words):
+            yield command[: 2 if command[0] in ("cohort", "analyze") else 1], set(re.findall(r"--[a-z-]+", line))
+
+
+def test_every_command_and_option_of_the_reference_is_there_and_none_is_left_out():
+    known = {}
+    for name, command in get_command(app).commands.items():
+        for words, one in [((name,), command), *(((name, n), c) for n, c in getattr(command, "commands", {}).items())]:
+            if not hasattr(one, "commands"):
+                known[words] = {
+                    option
+                    for param in one.params
+                    for option in (*param.opts, *param.secondary_opts)
+                    if option.startswith("--")
+                }
+    said: dict[tuple[str, ...], set[str]] = {}
+    for words, options in commands_of_the_reference():
+        said[words] = said.get(words, set()) | options
+    assert said.keys() == known.keys()
+    for words, options in said.items():
+        if words not in (("cohort", "make"), ("cohort", "mask"), ("demo",)):
+            assert options <= known[words], words
