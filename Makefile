@@ -57,6 +57,7 @@ bench: .venv/.dev  ## every claim about speed and size, into docs/benchmarks.md
 results: .venv/.dev  ## the published results, into docs/results/ (about two hours on two cores)
 	$(BIN)/python benchmarks/results.py --out docs/results
 	$(BIN)/python benchmarks/simulator_tail.py --out docs/results
+	$(BIN)/python benchmarks/coverage.py --out docs/results
 
 analyses: .venv/.dev  ## the published analyses, into docs/results/analyses/ (about an hour on two cores)
 	$(BIN)/python benchmarks/analyses.py --out docs/results/analyses
