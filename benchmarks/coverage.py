@@ -20,6 +20,7 @@ SETTINGS = [  # patients, shares of the classes, how far the model tells them ap
     *((count, (0.6, 0.4), 1.0) for count in (50, 100, 300)),
     *((count, (0.5, 0.3, 0.2), 2.0) for count in (60, 150, 300)),
     *((count, (0.85, 0.15), 1.5) for count in (100, 300)),
+    *((count, (0.6, 0.4), 2.5) for count in (60, 300)),
 ]
 SIZES = {"large": 1000, "medium": 200, "rare": 15}  # samples of a combination; of rare ones there are twenty
 
@@ -41,18 +42,20 @@ def of_intervals(draws: int) -> Iterator[str]:
         truth = {name: metric(probability, target, once).item() for name, metric in METRICS.items()}
         ours: dict[str, list[bool]] = {name: [] for name in METRICS}
         plain: dict[str, list[bool]] = {name: [] for name in METRICS}
+        width: dict[str, list[float]] = {name: [] for name in METRICS}
         for _ in range(draws):
             drawn = patients(rng, count, prior, apart)
             weights = np.concatenate(list(subject_weights(drawn[2], 300, 0)))
             for name, said in intervals(*drawn, replicates=300).items():
                 if "low" in said:
                     ours[name].append(said["low"] <= truth[name] <= said["high"])
+                    width[name].append(said["high"] - said["low"])
                     low, high = np.nanquantile(METRICS[name](*drawn[:2], weights), [0.025, 0.975])
                     plain[name].append(bool(low <= truth[name] <= high))
         for name in METRICS:
             yield (
                 f"| {count} | {len(prior)} | {name} | {truth[name]:.3f} | {len(ours[name])} | "
-                f"**{np.mean(ours[name]):.3f}** | {np.mean(plain[name]):.3f} |"
+                f"**{np.mean(ours[name]):.3f}** | {np.mean(width[name]):.3f} | {np.mean(plain[name]):.3f} |"
             )
 
 
@@ -101,8 +104,8 @@ def main() -> None:
         "replicates; `draws` counts those in which there is an interval. Patients have one to three samples each.",
         "Percentiles: of the same replicates.",
         "",
-        "| patients | classes | score | truth | draws | ours | percentiles |",
-        "|---:|---:|---|---:|---:|---:|---:|",
+        "| patients | classes | score | truth | draws | ours | width | percentiles |",
+        "|---:|---:|---|---:|---:|---:|---:|---:|",
         *of_intervals(asked.draws),
         "",
         "Sets of classes, asked to hold the true one in 90 % of cases; a threshold for each combination of fifty",

@@ -47,7 +47,7 @@ def fit(
         return fit_in_scratch(cohort, settings, store, watch)
     run = Path(out)
     fitted = train(cohort, settings, run, Path(store) if store else features_beside(run), watch)
-    if team().first and not (run / "metrics.json").exists():
+    if team().first and not all((run / name).exists() for name in ("metrics.json", "calibration.json")):
         _write_metrics(RunFolder(run), fitted)
     return fitted
 

@@ -1,10 +1,12 @@
 """``remind predict`` and ``remind.predict``: probabilities, sets, and when to abstain."""
 
 import json
+import shutil
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from polars.testing import assert_frame_equal
 
 from remind import fit, load_model, predict
@@ -112,6 +114,8 @@ def test_the_summary_is_counts_alone(remind, run, folder, tmp_path):
     [
         (("nothing.csv",), ("nothing.csv", "no such file")),
         ((".", "--out", "said.txt"), ("said.txt", ".csv or .parquet")),
+        ((".", "--out", "no/said.csv"), ("there is no folder", "no")),
+        ((".", "--unreadable", "skip"), ("unknown rule 'skip'", "missing, stop")),
         ((".", "--coverage", "1.5"), ("coverage 1.5", "between 0 and 1")),
     ],
 )
@@ -124,8 +128,90 @@ def test_mistakes_get_a_sentence(remind, run, folder, words, said, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory, tiny):
+    """A run on a table with codes, words that read as numbers, and files under a root of their own."""
+    place, rng = tmp_path_factory.mktemp("clinic") / "cohort", np.random.default_rng(0)
+    (place / "files").mkdir(parents=True)
+    grade = np.arange(120) % 2
+    for n in range(120):
+        np.save(place / "files" / f"{n}.npy", rng.normal(grade[n], 1, (1, 4)).astype(np.float32))
+    table = {
+        "visit": [f"{n:03d}" for n in range(120)],
+        "grade": np.where(grade, "ill", "well"),
+        "sex": [None if n % 4 == 0 else n % 3 for n in range(120)],
+        "zip": [None if n % 4 == 0 else f"0{n % 5}" for n in range(120)],
+        "ecg": [None if n % 4 == 1 else f"{n}.npy" for n in range(120)],
+    }
+    pl.DataFrame(table).write_parquet(place / "samples.parquet")
+    spec = {
+        "name": "clinic",
+        "id": "visit",
+        "label": {"column": "grade", "classes": ["well", "ill"]},
+        "modalities": {
+            "codes": {"kind": "tabular", "columns": ["sex", "zip"], "categorical": ["sex"]},
+            "ecg": {"kind": "embedding", "column": "ecg"},
+        },
+        "root": "files",
+    }
+    (place / "cohort.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    settings = [*tiny, "data.unreadable=missing", "data.budget=0.5"]
+    fit(place, recipe=load_recipe(None, settings, method="soft-moe", seed=0), out=place.parent / "run")
+    return place
+
+
+def test_categories_are_the_same_in_whatever_type_a_table_holds_them(clinic):
+    run, table = clinic.parent / "run", pl.read_parquet(clinic / "samples.parquet")
+    whole = predict(run, clinic)
+    table.write_csv(clinic / "as.csv")
+    other = [
+        clinic / "as.csv",
+        table.with_columns(pl.col("sex").cast(pl.Float64)),
+        table.with_columns(pl.col("sex").cast(pl.String)),
+        table.to_pandas(),
+    ]
+    for given in other:
+        assert_frame_equal(predict(run, given, root=clinic / "files"), whole)
+
+
+def test_paths_of_a_file_start_where_its_spec_says(clinic):
+    run = clinic.parent / "run"
+    assert_frame_equal(predict(run, clinic / "samples.parquet"), predict(run, clinic))
+
+
+def test_files_that_count_as_missing_are_told_and_listed(remind, clinic, tmp_path):
+    shutil.copytree(clinic, tmp_path / "cohort")
+    (tmp_path / "cohort" / "files" / "6.npy").write_bytes(b"broken")
+    done = remind("predict", clinic.parent / "run", tmp_path / "cohort", "--out", tmp_path / "said.csv")
+    assert done.code == 0, done.err
+    assert "modality 'ecg': 1 of 90 files cannot be read" in done.err
+    assert pl.read_csv(tmp_path / "said-quarantine.csv")["file"].to_list() == ["6.npy"]
+    line = pl.read_csv(tmp_path / "said.csv", schema_overrides={"id": pl.String}).filter(id="006")
+    assert line["combination"].item() == "codes"
+    stopped = remind("predict", clinic.parent / "run", tmp_path / "cohort", "--unreadable", "stop")
+    assert stopped.code == 2
+    assert "cannot be read" in stopped.err
+
+
+def test_files_of_which_none_is_there_are_no_missing_modality(clinic, tmp_path):
+    table = pl.read_parquet(clinic / "samples.parquet").filter(pl.col("sex").is_not_null())
+    table.write_parquet(tmp_path / "samples.parquet")
+    with pytest.raises(RemindError, match="none of its 60 files can be read"):
+        predict(clinic.parent / "run", tmp_path / "samples.parquet")
+
+
+def test_the_table_that_is_read_is_not_written_over(remind, clinic, tmp_path):
+    shutil.copytree(clinic, tmp_path / "cohort")
+    for given, out in (("cohort", "cohort/samples.parquet"), ("cohort/samples.parquet", "cohort/samples.parquet")):
+        done = remind("predict", clinic.parent / "run", tmp_path / given, "--out", tmp_path / out)
+        assert done.code == 2
+        assert "is the table that is read" in done.err
+
+
 def test_an_unfinished_run_and_a_table_of_other_columns_are_refused(run, cohort, tmp_path):
     with pytest.raises(RemindError, match="not a finished run"):
         predict(tmp_path, cohort)
-    with pytest.raises(RemindError, match="names a column that is not there"):
+    with pytest.raises(
+        RemindError, match=r"the table: modality .* names a column that is not there: .*Known: sample\."
+    ):
         predict(run, cohort.samples.select(cohort.spec.id))

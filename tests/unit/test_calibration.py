@@ -31,6 +31,16 @@ def samples(seed, sizes, temperatures):
     return softmax(logits * np.array(temperatures)[group][:, None], axis=1), target, group
 
 
+def errors(probability, target):
+    """Reliability of samples of a patient each."""
+    return reliability(probability, target, np.arange(len(target)))
+
+
+def temperatures(probability, target, group):
+    """Temperatures from samples of a patient each."""
+    return fit_temperatures(probability, target, group, np.arange(len(target)))
+
+
 def nll(probability, target):
     return log_loss(target, probability, labels=[0, 1, 2])
 
@@ -42,7 +52,7 @@ def nll(probability, target):
 def test_bins_and_error_are_those_of_scikit_learn(classes):
     rng = np.random.default_rng(classes)
     probability, target = rng.dirichlet(np.ones(classes), 500), rng.integers(classes, size=500)
-    found = reliability(probability, target)
+    found = errors(probability, target)
     right, confidence = probability.argmax(axis=1) == target, probability.max(axis=1)
     true, said = calibration_curve(right, confidence, n_bins=10)
     assert [one["accuracy"] for one in found["bins"]] == pytest.approx(true.tolist())
@@ -53,19 +63,19 @@ def test_bins_and_error_are_those_of_scikit_learn(classes):
 
 
 def test_one_hundred_percent_is_in_the_last_bin():
-    found = reliability(np.array([[1.0, 0.0], [0.0, 1.0], [0.95, 0.05]]), np.array([0, 0, 0]))
+    found = errors(np.array([[1.0, 0.0], [0.0, 1.0], [0.95, 0.05]]), np.array([0, 0, 0]))
     assert [(one["from"], one["to"], one["n"]) for one in found["bins"]] == [(0.9, 1.0, 3)]
     assert found["ece"] == pytest.approx(2.95 / 3 - 2 / 3)
 
 
 def test_a_model_that_is_not_off_is_rarely_called_off():
-    called = [reliability(*samples(seed, [40], [1.0])[:2])["beyond_chance"] for seed in range(100)]
+    called = [errors(*samples(seed, [40], [1.0])[:2])["beyond_chance"] for seed in range(100)]
     assert np.mean(called) <= 0.12
-    assert all(reliability(*samples(seed, [400], [3.0])[:2])["beyond_chance"] for seed in range(10))
+    assert all(errors(*samples(seed, [400], [3.0])[:2])["beyond_chance"] for seed in range(10))
 
 
 def test_the_error_by_chance_is_what_calibrated_models_show():
-    seen = [reliability(*samples(seed, [60], [1.0])[:2]) for seed in range(60)]
+    seen = [errors(*samples(seed, [60], [1.0])[:2]) for seed in range(60)]
     assert np.mean([one["ece_by_chance"] for one in seen]) == pytest.approx(np.mean([o["ece"] for o in seen]), rel=0.1)
 
 
@@ -76,27 +86,62 @@ def test_a_brier_score_is_between_0_and_1(seed, n):
     assert 0 <= brier(rng.dirichlet([1, 1, 1], n), rng.integers(3, size=n)) <= 1
 
 
+@pytest.mark.parametrize("visits", [1, 3, 10])
+def test_a_patients_visits_do_not_make_a_good_model_look_bad(visits):
+    """Labels of a patient's visits are one label, as probable as was said of each."""
+    called = []
+    for seed in range(100):
+        probability, target, _ = samples(seed, [60], [1.0])
+        rows = np.repeat(np.arange(60), visits)
+        called.append(reliability(probability[rows], target[rows], rows)["beyond_chance"])
+    assert np.mean(called) <= 0.12
+
+
+def test_the_bins_of_many_visits_are_as_wide_as_those_of_one():
+    probability, target, _ = samples(0, [80], [1.0])
+    rows = np.repeat(np.arange(80), 20)
+    once = reliability(probability, target, np.arange(80))["bins"]
+    many = reliability(probability[rows], target[rows], rows)["bins"]
+    assert [one["low"] for one in many] == pytest.approx([one["low"] for one in once])
+
+
 # Temperatures
 
 
+def test_a_patients_visits_weigh_as_one():
+    about = samples(5, [15] * 20, [1.0] * 20)
+    rows = np.repeat(np.arange(300), 20)
+    once, many = temperatures(*about), fit_temperatures(*(part[rows] for part in about), rows)
+    assert many.pooled == pytest.approx(once.pooled, rel=1e-3)
+    assert many.between == pytest.approx(once.between, abs=1e-3)
+
+
+def test_a_model_that_is_always_right_is_not_made_sure_of_everything():
+    rng = np.random.default_rng(0)
+    probability = softmax(rng.normal(0, 1, (30, 3)), axis=1)
+    found = temperatures(probability, probability.argmax(axis=1), np.zeros(30, dtype=np.int64))
+    assert found.pooled > 0.2
+    assert found.applied(np.array([[0.5, 0.3, 0.2]]), np.array([0])).max() < 0.97
+
+
 def test_a_common_temperature_is_found_and_groups_are_not_told_apart():
-    found = fit_temperatures(*samples(0, [900, *[12] * 40], [1.5] * 41))
+    found = temperatures(*samples(0, [900, *[12] * 40], [1.5] * 41))
     assert found.pooled == pytest.approx(1.5, rel=0.1)
     assert all(one == pytest.approx(found.pooled, rel=0.15) for one in found.groups.values())
 
 
 def test_temperatures_of_combinations_are_found_where_they_differ():
     true = [0.6, 1.5, 2.5]
-    found = fit_temperatures(*samples(1, [1500, 1500, 1500], true))
+    found = temperatures(*samples(1, [1500, 1500, 1500], true))
     assert [found.groups[group] for group in range(3)] == pytest.approx(true, rel=0.15)
 
 
 def test_a_rare_combination_is_drawn_to_the_pooled_temperature():
     sizes, true = [1500, 1500, 1500, 8], [0.6, 1.5, 2.5, 3.0]
     probability, target, group = samples(2, sizes, true)
-    found, alone = fit_temperatures(probability, target, group), {}
+    found, alone = temperatures(probability, target, group), {}
     for one in (0, 3):
-        alone[one] = fit_temperatures(probability[group == one], target[group == one], group[group == one]).pooled
+        alone[one] = temperatures(probability[group == one], target[group == one], group[group == one]).pooled
     pulled = {one: np.log(found.groups[one] / alone[one]) / np.log(found.pooled / alone[one]) for one in alone}
     assert pulled[0] < 0.05
     assert pulled[3] > 0.2
@@ -104,24 +149,24 @@ def test_a_rare_combination_is_drawn_to_the_pooled_temperature():
 
 def test_calibration_helps_on_other_samples_and_keeps_the_most_probable_class():
     sizes, true = [800, 1200, 800, 40, 20], [0.6, 1.8, 2.5, 2.0, 1.0]
-    found = fit_temperatures(*samples(3, sizes, true))
+    found = temperatures(*samples(3, sizes, true))
     probability, target, group = samples(4, sizes, true)
     mended = found.applied(probability, group)
     assert mended.sum(axis=1) == pytest.approx(1)
     assert (mended.argmax(axis=1) == probability.argmax(axis=1)).all()
     assert nll(mended, target) < nll(probability, target) - 0.05
-    assert reliability(mended, target)["ece"] < reliability(probability, target)["ece"] / 2
+    assert errors(mended, target)["ece"] < errors(probability, target)["ece"] / 2
 
 
 def test_a_combination_that_validation_lacks_has_the_pooled_temperature():
-    found = fit_temperatures(*samples(1, [900, 900, 900], [0.6, 1.5, 2.5]))
+    found = temperatures(*samples(1, [900, 900, 900], [0.6, 1.5, 2.5]))
     assert found.of(np.array([-1, 17])).tolist() == [found.pooled] * 2
 
 
 @pytest.mark.parametrize("target", [[0], [1], [0, 0, 0]])
 def test_certain_and_few_samples_have_temperatures_too(target):
     probability = np.tile([1.0, 0.0, 0.0], (len(target), 1))
-    found = fit_temperatures(probability, np.array(target), np.arange(len(target)))
+    found = temperatures(probability, np.array(target), np.arange(len(target)))
     assert np.isfinite(found.applied(probability, np.array([0] * len(target)))).all()
 
 
@@ -180,7 +225,7 @@ def test_rare_combinations_share_a_threshold_and_it_holds_for_them_together():
         held.append(fitted.sets(fresh, of)[np.arange(len(of)), true][of > 0].mean())
     assert fitted.by(0) == "combination"
     assert fitted.by(7) == "rare combinations"
-    assert fitted.by(-1) == "all"
+    assert fitted.by(-1) == "none"
     assert np.mean(held) == pytest.approx(0.9, abs=0.02)
 
 
@@ -189,6 +234,13 @@ def test_where_all_rare_ones_are_too_few_they_have_the_threshold_of_all():
     assert fitted.rare is None
     assert fitted.by(1) == "all"
     assert fitted.of(np.array([1, -1])).tolist() == [fitted.pooled] * 2
+
+
+def test_a_combination_that_calibration_lacks_has_the_threshold_of_all():
+    fitted = fit_thresholds(*samples(0, [200, *[15] * 5], [1.0, *[4.0] * 5]), np.arange(275), coverage=0.9)
+    assert fitted.by(3) == "rare combinations"
+    assert fitted.by(99) == "all"
+    assert fitted.of(np.array([3, 99])).tolist() == [fitted.rare, fitted.pooled]
 
 
 def test_samples_of_one_patient_weigh_as_one():
@@ -239,6 +291,15 @@ def test_what_is_promised_is_checked_on_the_test_split():
     assert lines["y"]["reason"] == "too few to judge (6 of 10 subjects)"
     assert "coverage" not in lines["y"]
     json.dumps(found, allow_nan=False)
+
+
+def test_coverage_is_checked_by_patients_as_it_is_promised():
+    table = predictions(0, [500, 300, 6], [1.0, 1.0, 1.0]).with_columns(
+        hard=(pl.col("split") == "test") & (pl.col("target") != pl.col("target").first())
+    )
+    once = calibrate(table, TABLE, CLASSES)["test"]["overall"]["coverage"]
+    again = pl.concat([table, *[table.filter("hard")] * 9])  # who is hard comes ten times
+    assert calibrate(again, TABLE, CLASSES)["test"]["overall"]["coverage"] == pytest.approx(once)
 
 
 def test_nothing_of_the_test_split_is_learned_from():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from remind.evaluation.intervals import intervals
+from remind.evaluation.intervals import intervals, witnesses
 from remind.evaluation.resampling import METRICS
 
 
@@ -20,21 +20,23 @@ def patients(rng, count, *, prior, shift):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "prior", "shift"),
-    [(50, (0.6, 0.4), 1.0), (60, (0.5, 0.3, 0.2), 2.0), (100, (0.6, 0.4), 1.0), (300, (0.85, 0.15), 1.5)],
+    [(50, (0.6, 0.4), 1.0), (60, (0.5, 0.3, 0.2), 2.0), (60, (0.6, 0.4), 2.5), (300, (0.85, 0.15), 1.5)],
 )
 def test_95_percent_intervals_cover_the_truth_in_92_to_98_percent(count, prior, shift):
     rng = np.random.default_rng(count)
     probability, target, _ = patients(rng, 200_000, prior=prior, shift=shift)
     truth = {name: metric(probability, target, np.ones((1, len(target)))).item() for name, metric in METRICS.items()}
-    inside = {name: [] for name in METRICS}
+    inside, width = {name: [] for name in METRICS}, {name: [] for name in METRICS}
     for _ in range(400):
         found = intervals(*patients(rng, count, prior=prior, shift=shift), replicates=300)
         for name, said in found.items():
             if "low" in said:
                 inside[name].append(said["low"] <= truth[name] <= said["high"])
+                width[name].append(said["high"] - said["low"])
     for name, held in inside.items():
         assert len(held) > 250, name
-        assert 0.92 <= np.mean(held) <= 0.98, name
+        assert 0.92 <= np.mean(held) <= 0.985, name
+        assert np.mean(width[name]) < 0.22, name  # an interval of everything covers too
 
 
 def test_an_interval_is_around_its_score():
@@ -59,6 +61,35 @@ def test_of_few_samples_accuracy_has_wilsons_interval():
     said = intervals(probability, target, subject)["accuracy"]
     assert (said["low"], said["high"]) == pytest.approx(proportion_confint(17, 20, method="wilson"))
     assert said["by"] == "wilson"
+
+
+@pytest.mark.parametrize(("right", "of"), [(59, 60), (57, 60), (199, 200), (398, 400)])
+def test_where_hardly_any_is_wrong_the_interval_is_as_narrow_as_wilsons(right, of):
+    target = np.arange(of) % 2
+    shown = np.where(np.arange(of) < of - right, 1 - target, target)
+    said = intervals(np.eye(2)[shown] * 0.8 + 0.1, target, np.arange(of))
+    assert said["accuracy"]["by"] == "wilson"
+    low, high = proportion_confint(right, of, method="wilson")
+    assert (said["accuracy"]["low"], said["accuracy"]["high"]) == pytest.approx((low, high))
+    for name in ("macro_f1", "macro_auroc"):
+        assert said[name]["low"] > low - 4 * (high - low)
+
+
+def test_patients_with_many_samples_count_as_few():
+    """One of sixty samples and 29 of one are no thirty witnesses."""
+    subjects = np.repeat(np.arange(30), [60, *[1] * 29])
+    assert witnesses(subjects) == pytest.approx(89**2 / (60**2 + 29))
+    assert witnesses(np.arange(30)) == 30
+    assert witnesses(np.repeat(np.arange(30), 7)) == pytest.approx(30)
+
+
+def test_a_class_that_is_only_predicted_lets_f1_have_no_interval():
+    rng = np.random.default_rng(3)
+    probability, target = rng.dirichlet([1, 1, 0.4], 100), np.arange(100) % 2
+    assert (probability.argmax(axis=1) == 2).any()
+    said = intervals(probability, target, np.arange(100))
+    assert said["macro_f1"] == {"reason": "a class has 0 subjects, fewer than 10"}
+    assert "low" in said["macro_auroc"]
 
 
 def test_where_all_are_right_nobody_is_sure():

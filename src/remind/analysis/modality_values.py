@@ -17,6 +17,7 @@ from remind.analysis.trained import Trained
 from remind.cohort.cohort import Cohort
 from remind.cohort.combination import Combination, distinct
 from remind.engine.fitted import FittedModel
+from remind.errors import RemindError
 from remind.evaluation.intervals import ENOUGH, of_mean
 from remind.evaluation.shapley import game
 from remind.report.figures import COLOURS, MARKS
@@ -79,8 +80,10 @@ def modality_values(
         told: called with the number of samples done, of how many.
 
     Raises:
-        RemindError: if the split has no sample.
+        RemindError: if the split has no sample, or none is to be looked at.
     """
+    if most is not None and most < 1:
+        raise RemindError("most: look at one sample of each combination at least, or at all with None.")
     values, following, patients = [], [], []
     for place, run in enumerate(runs):
         fitted, names = run.model(), {"method": run.method, "seed": run.seed}
@@ -99,10 +102,6 @@ def modality_values(
     title = f"{cohort.spec.name}: what each modality is worth, {split} split"
     says = _says(table, more["next"], cohort.modalities)
     return Finding("modalities", table, _figure(table, title), says, more)
-
-
-def _told_of_run(told: Told, place: int, runs: int, done: int, total: int) -> None:
-    told(place * total + done, runs * total)
 
 
 def _look(fitted: FittedModel, cohort: Cohort, split: str, most: int | None, seed: int, told: Told) -> list[Looked]:
@@ -208,7 +207,7 @@ def _patients(cohort: Cohort, looked: Sequence[Looked]) -> Iterator[dict[str, An
 
 
 def _says(table: pl.DataFrame, following: pl.DataFrame, modalities: Sequence[str]) -> list[str]:
-    """Of each method's first run: modalities by worth, and the step from one combination that adds most."""
+    """Of each run: modalities by worth, and the step from one combination that adds most."""
     says = [
         "Bits are of the true class's probability, above what the classes' shares say; means over patients. Most sets "
         "of modalities that are left were never seen in training, so a value is of the modality to this model, not of "
@@ -220,13 +219,14 @@ def _says(table: pl.DataFrame, following: pl.DataFrame, modalities: Sequence[str
         ranked = lines.sort("bits", descending=True)
         listed = [f"{line['modality']} {_interval(line, 'bits')}" for line in ranked.iter_rows(named=True)]
         says.append(f"{method}, seed {seed}: {'; '.join(listed)}.")
-        steps = following.filter(method=method, seed=seed, few=False).filter(pl.col("bits_low") > 0)
+        judged = following.filter(method=method, seed=seed, few=False)
+        steps = judged.filter(pl.col("bits_low") > 0)
         if steps.height:
             best = steps.sort("bits", descending=True).row(0, named=True)
             says.append(
                 f"{method}, seed {seed}: the next modality that adds most is {best['modality']}, for those with "
                 f"{brief(best['combination'], modalities)}: {_interval(best, 'bits')} bits, seen in {best['subjects']} "
-                "patients who have it."
+                f"patients who have it; the most of {len(judged)} steps, so in part luck."
             )
     return says
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -40,6 +40,9 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="The file to write: .parquet or .csv.")] = Path("predictions.csv"),
     coverage: Annotated[float, typer.Option(help="How often the set of classes is to hold the true one.")] = 0.9,
+    unreadable: Annotated[
+        str | None, typer.Option(help="Files that cannot be read: stop, or missing; default the run's rule.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Probabilities, a set of classes, and whether to abstain, for every sample of COHORT, into a file."""
@@ -50,7 +53,21 @@ def predict(
 
     if out.suffix not in (".csv", ".parquet"):
         raise RemindError(f"{out}: name a file that ends in .csv or .parquet.")
-    table = predict_samples(run, samples, coverage=coverage)
+    if not out.parent.is_dir():
+        raise RemindError(f"{out}: there is no folder {out.parent}; make it, or name another file with --out.")
+    own = [samples, *((samples / f"samples{kind}") for kind in (".csv", ".parquet"))]
+    if out.resolve() in [path.resolve() for path in own]:
+        raise RemindError(f"{out}: is the table that is read; name another file with --out.")
+    if unreadable not in (None, "stop", "missing"):
+        raise RemindError(unknown("rule", str(unreadable), ("stop", "missing")))
+    table = predict_samples(
+        run,
+        samples,
+        coverage=coverage,
+        unreadable=cast(Any, unreadable),
+        quarantine=out.with_name(f"{out.stem}-quarantine.csv"),
+        told=note,
+    )
     write_predictions(table, out)
     found = summary(table)
     modalities = list(load_model(run).spec.modalities)

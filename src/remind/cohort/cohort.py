@@ -17,7 +17,7 @@ from remind.cohort.combination import GroupTable, distinct
 from remind.cohort.spec import CohortSpec, SplitColumn, SplitShares, as_spec, read_spec
 from remind.cohort.splits import SPLITS, draw
 from remind.cohort.table import Frame, as_polars, availability, labels, read_samples
-from remind.errors import RemindError
+from remind.errors import RemindError, unknown
 from remind.modalities import Cells
 
 
@@ -162,19 +162,22 @@ def _rooted(spec: CohortSpec, root: str | Path | None) -> CohortSpec:
     return spec if root is None else spec.model_copy(update={"root": str(root)})
 
 
-def unlabelled(spec: CohortSpec, samples: pl.DataFrame, root: str | Path | None) -> Cohort:
+def unlabelled(spec: CohortSpec, samples: pl.DataFrame, root: str | Path | None, place: str = "the table") -> Cohort:
     """Samples to be predicted, in their order: their row numbers as ids; no label, subject or split is needed.
 
     Raises:
         RemindError: if a column of a modality is not there or of no use, or a sample has no modality.
     """
     inputs = {column for modality in spec.modalities.values() for column in modality.cells()}
+    if absent := [column for column in spec.columns() if column in inputs - set(samples.columns)]:
+        known = unknown("column", absent[0], samples.columns)
+        raise RemindError(f"{place}: {spec.columns()[absent[0]]} names a column that is not there: {known}")
     name = "row" + "_" * max((len(column) for column in inputs), default=0)  # a name that no input has
     plain = _rooted(spec, root).model_copy(update={"id": name, "subject": None, "split": SplitShares()})
     rows = pl.Series(name, [f"{row:0{len(str(len(samples)))}d}" for row in range(1, len(samples) + 1)], pl.String)
     given = [samples[column] for column in samples.columns if column in inputs]
     table = rows.to_frame().with_columns(*given, pl.lit(None, pl.String).alias(spec.label.column))
-    return _sound(plain, table, "the table", Path(), labelled=False)
+    return _sound(plain, table, place, Path(), labelled=False)
 
 
 def _sound(

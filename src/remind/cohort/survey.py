@@ -204,7 +204,7 @@ def _judge(
         bad = broken.filter(pl.col("modality") == name).height
         if unreadable == "stop" or bad / of > budget:
             mend = (
-                "mend them, or count them as missing with --unreadable missing"
+                "mend them, or count them as missing with --unreadable missing (data.unreadable)"
                 if unreadable == "stop"
                 else f"that is above the budget of {budget:.1%} (data.budget), so nothing is trained; mend them"
             )

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -41,8 +41,8 @@ def as_polars(table: Frame) -> pl.DataFrame:
     return frame.with_columns(pl.selectors.float().fill_nan(None))
 
 
-def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
-    """The table of samples in a folder, and the file it is from.
+def read_samples(folder: Path, spec: CohortSpec, text: Iterable[str] = ()) -> tuple[pl.DataFrame, Path]:
+    """The table of samples in a folder, and the file it is from; see ``read_table``.
 
     Raises:
         RemindError: if there is no table, or it cannot be read.
@@ -51,11 +51,13 @@ def read_samples(folder: Path, spec: CohortSpec) -> tuple[pl.DataFrame, Path]:
     place = parquet if parquet.is_file() else csv
     if not place.is_file():
         raise RemindError(f"{parquet}: no such file, and no samples.csv either; a cohort needs one of them.")
-    return read_table(place, spec), place
+    return read_table(place, spec, text), place
 
 
-def read_table(place: Path, spec: CohortSpec) -> pl.DataFrame:
-    """A Parquet or CSV file of samples. NaN becomes null; ids and labels in a CSV stay text.
+def read_table(place: Path, spec: CohortSpec, text: Iterable[str] = ()) -> pl.DataFrame:
+    """A Parquet or CSV file of samples. NaN becomes null; ids, labels and categories in a CSV stay text.
+
+    ``text`` are other columns of which it is known that they hold words, though all of them may read as numbers.
 
     Raises:
         RemindError: if it is not there or cannot be read.
@@ -65,7 +67,9 @@ def read_table(place: Path, spec: CohortSpec) -> pl.DataFrame:
             frame = pl.read_parquet(place.read_bytes())
         else:
             words = [c for m in spec.modalities.values() if m.kind != "tabular" for c in m.cells()]
-            as_text = dict.fromkeys((spec.id, spec.subject_column, spec.label.column, *words), pl.String)
+            codes = [c for m in spec.modalities.values() if m.kind == "tabular" for c in m.categorical]
+            named = (spec.id, spec.subject_column, spec.label.column, *words, *codes, *text)
+            as_text = dict.fromkeys(named, pl.String)
             frame = pl.read_csv(
                 place.read_bytes(),  # not the path, in which polars would read * and [ as patterns
                 null_values=NULL_WORDS,

@@ -79,8 +79,8 @@ class FittedModel:
     def predict_proba(self, samples: Cohort | Frame, *, root: str | Path | None = None) -> np.ndarray:
         """Class probabilities ``float64 [n, c]``, in the order of ``cohort.ids``, or of a table's rows.
 
-        A table needs no label, id, subject or split; ``root`` is where paths in it start, by default where
-        those of the training cohort did.
+        A table needs no label, id, subject or split; ``root`` is where paths in it start, by default the
+        spec's ``root``, or here.
         """
         cohort = samples if isinstance(samples, Cohort) else unlabelled(self.spec, as_polars(samples), root)
         frame = self.predictions(cohort, np.arange(len(cohort)))

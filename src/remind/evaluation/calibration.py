@@ -11,10 +11,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import brier_score_loss
 
-from remind.evaluation.intervals import LEVEL, wilson
+from remind.evaluation.intervals import LEVEL, wilson, witnesses
 
 BINS = 10
 DEALS = 200  # of labels, to see how far off a model would seem that is not off at all
+WEAK = 0.5  # deviation of the prior of the pooled temperature's logarithm
 HOTTEST = 5.0  # the largest logarithm of a temperature, and the least below
 
 
@@ -35,62 +36,82 @@ class Temperatures(NamedTuple):
 
 
 def fit_temperatures(
-    probability: Float[np.ndarray, "n c"], target: Int[np.ndarray, " n"], group: Int[np.ndarray, " n"]
+    probability: Float[np.ndarray, "n c"],
+    target: Int[np.ndarray, " n"],
+    group: Int[np.ndarray, " n"],
+    subjects: np.ndarray,
 ) -> Temperatures:
     """Temperatures of the combinations, shrunk towards the pooled one as far as chance may have set them apart.
 
-    The pooled one makes the labels most likely (Guo et al. 2017). A group's has in addition a normal prior on its
-    logarithm around the pooled one, whose variance is what DerSimonian and Laird's estimate leaves of the differences
-    between groups once chance is taken off; at 0 all have the pooled one. Samples of ``group`` -1 count for the pooled
-    one alone.
+    The pooled one makes the labels most likely (Guo et al. 2017), under a weak prior around 1, without which a model
+    that is always right would be made sure of everything. A group's has a normal prior on its logarithm around the
+    pooled one, whose variance is what DerSimonian and Laird's estimate leaves of the differences between groups once
+    chance is taken off; at 0 all have the pooled one. Samples of a subject weigh one together. Samples of ``group`` -1
+    count for the pooled one alone.
     """
-    logits = _logits(probability)
-    pooled = _most_likely(logits, target)
-    alone, weights = [], []
+    logits, weight = _logits(probability), subject_shares(subjects)
+    pooled = _most_likely(logits, target, weight, around=0.0, variance=WEAK**2)
+    alone, information = [], []
     members = {one: group == one for one in np.unique(group[group >= 0]).tolist()}
     for rows in members.values():
-        own = _most_likely(logits[rows], target[rows])
+        own = _most_likely(logits[rows], target[rows], weight[rows], around=0.0, variance=np.inf)
         alone.append(own)
-        weights.append(_information(logits[rows], own))
-    between = _variance_between(np.array(alone), np.array(weights))
+        information.append(_information(logits[rows], weight[rows], own))
+    between = _variance_between(np.array(alone), np.array(information))
     if between == 0:
         return Temperatures(float(np.exp(pooled)), {}, 0.0)
     shrunk = {
-        one: float(np.exp(_most_likely(logits[rows], target[rows], around=pooled, variance=between)))
+        one: float(np.exp(_most_likely(logits[rows], target[rows], weight[rows], around=pooled, variance=between)))
         for one, rows in members.items()
     }
     return Temperatures(float(np.exp(pooled)), shrunk, float(np.sqrt(between)))
 
 
-def reliability(probability: Float[np.ndarray, "n c"], target: Int[np.ndarray, " n"]) -> dict[str, Any]:
+def subject_shares(subjects: np.ndarray) -> Float[np.ndarray, " n"]:
+    """So that the samples of a subject weigh one together."""
+    _, which, size = np.unique(subjects, return_inverse=True, return_counts=True)
+    return 1 / size[which]
+
+
+def reliability(
+    probability: Float[np.ndarray, "n c"], target: Int[np.ndarray, " n"], subjects: np.ndarray
+) -> dict[str, Any]:
     """How often the most probable class is the true one, by how probable it was said to be; of one sample or more.
 
     ``ece``: the expected calibration error, over ten bins of equal width. A model that is not off at all has
     ``ece_by_chance`` on as many samples, in the mean, and one in twenty times more than where ``beyond_chance`` begins
-    to be true. ``brier``: half the squared distance to the true class, 0 to 1.
+    to be true; there the samples of a subject are right or wrong together, which takes them for one witness, as the
+    intervals of the bins do. ``brier``: half the squared distance to the true class, 0 to 1.
     """
     confidence, right = probability.max(axis=1), probability.argmax(axis=1) == target
     place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)  # confidence 1 is in the last bin
     size = np.bincount(place, minlength=BINS)
     said = np.bincount(place, weights=confidence, minlength=BINS)
+    whose = np.unique(subjects, return_inverse=True)[1]
 
     def error(true: Any) -> float:
         return float(np.abs(np.bincount(place, weights=true, minlength=BINS) - said).sum() / len(place))
 
     rng, found = np.random.default_rng(0), error(right)
-    chance = np.array([error(rng.random(len(place)) < confidence) for _ in range(DEALS)])
+    chance = np.array([error(rng.random(whose.max() + 1)[whose] < confidence) for _ in range(DEALS)])
+    bins = [
+        {
+            "from": one / BINS,
+            "to": (one + 1) / BINS,
+            "n": int(size[one]),
+            "confidence": float(said[one] / size[one]),
+            "accuracy": float(right[place == one].mean()),
+            **wilson(right[place == one].mean(), witnesses(subjects[place == one])),
+        }
+        for one in np.flatnonzero(size).tolist()
+    ]
     return {
         "ece": found,
         "ece_by_chance": float(chance.mean()),
         "beyond_chance": bool(found > np.quantile(chance, LEVEL)),
         "brier": brier(probability, target),
-        "bins": [_bin(one, int(size[one]), said[one], right[place == one]) for one in np.flatnonzero(size).tolist()],
+        "bins": bins,
     }
-
-
-def _bin(place: int, size: int, said: float, right: np.ndarray) -> dict[str, Any]:
-    held = {"n": size, "confidence": float(said / size), "accuracy": float(right.mean())}
-    return {"from": place / BINS, "to": (place + 1) / BINS, **held, **wilson(right.mean(), size)}
 
 
 def brier(probability: Float[np.ndarray, "n c"], target: Int[np.ndarray, " n"]) -> float:
@@ -107,25 +128,26 @@ def _logits(probability: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
 def _most_likely(
     logits: Float[np.ndarray, "n c"],
     target: Int[np.ndarray, " n"],
+    weight: Float[np.ndarray, " n"],
     *,
-    around: float = 0.0,
-    variance: float = np.inf,
+    around: float,
+    variance: float,
 ) -> float:
     """The logarithm of the temperature that fits best, under a normal prior."""
 
     def cost(log: float) -> float:
         likelihood = log_softmax(logits * np.exp(-log), axis=1)[np.arange(len(target)), target]
-        return float(-likelihood.sum() + (log - around) ** 2 / (2 * variance))
+        return float(-weight @ likelihood + (log - around) ** 2 / (2 * variance))
 
     found: Any = minimize_scalar(cost, bounds=(-HOTTEST, HOTTEST), method="bounded")
     return float(found.x)
 
 
-def _information(logits: Float[np.ndarray, "n c"], log: float) -> float:
+def _information(logits: Float[np.ndarray, "n c"], weight: Float[np.ndarray, " n"], log: float) -> float:
     """Fisher's, of the logarithm of the temperature: the variance of the scaled logits under the model, summed."""
     scaled = logits * np.exp(-log)
     p = softmax(scaled, axis=1)
-    return float((p * (scaled - (p * scaled).sum(axis=1, keepdims=True)) ** 2).sum())
+    return float(weight @ (p * (scaled - (p * scaled).sum(axis=1, keepdims=True)) ** 2).sum(axis=1))
 
 
 def _variance_between(found: Float[np.ndarray, " g"], information: Float[np.ndarray, " g"]) -> float:

@@ -16,19 +16,22 @@ class Thresholds(NamedTuple):
 
     coverage: float
     groups: dict[int, float]  # of combinations that are large enough
-    rare: float | None  # of all others together, where those are enough
+    rare: float | None  # of the others together, where those are enough
+    rare_groups: list[int]  # which those are
     pooled: float  # of all samples together
 
     def of(self, group: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """The threshold of each sample; one of a combination unseen in training (-1) has that of all."""
-        rest = self.pooled if self.rare is None else self.rare
-        return np.array([self.pooled if one < 0 else self.groups.get(one, rest) for one in group.tolist()])
+        """The threshold of each sample; one of a combination that was not there to calibrate on has that of all."""
+        own = self.groups | (dict.fromkeys(self.rare_groups, self.rare) if self.rare is not None else {})
+        return np.array([own.get(one, self.pooled) for one in group.tolist()])
 
     def by(self, group: int) -> str:
-        """Whose coverage is held where this group is a part."""
+        """Whose coverage is held where this group is a part: that of none for one unseen in training."""
         if group in self.groups:
             return "combination"
-        return "all" if self.rare is None or group < 0 else "rare combinations"
+        if group in self.rare_groups and self.rare is not None:
+            return "rare combinations"
+        return "all" if group >= 0 else "none"
 
     def sets(self, probability: Float[np.ndarray, "n c"], group: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n c"]:
         """The classes that are left; the most probable one always is."""
@@ -62,6 +65,7 @@ def fit_thresholds(
         coverage,
         {one: threshold(group == one) for one in large},
         threshold(rare) if len(np.unique(subjects[rare])) >= LARGE else None,
+        [one for one in sizes if one not in large],
         threshold(np.ones_like(rare)),
     )
 

@@ -16,7 +16,8 @@ LEVEL = 0.95
 
 MACRO = ("macro_f1", "macro_auroc")
 
-CLOSEST = 1e-6  # to 0 or 1 that a replicate counts, on the logit scale
+FARTHEST = 2.5  # standard deviations from its score that a replicate counts, on the logit scale
+BOTH = 5  # subjects with something right, and with something wrong, below which accuracy has Wilson's interval
 WORK = 2 * 10**7  # weights drawn for a set: of very many samples there are fewer replicates, but not fewer than these
 FEWEST = 100
 
@@ -34,22 +35,24 @@ def intervals(
     ``bootstrap``: replicates draw subjects with replacement, all samples of one together; their spread on the logit
     scale, with Student's t of as many degrees of freedom as there are subjects less one, around the score. Percentiles
     cover 86 to 95 % of made-up truth from fifty subjects on, this 94 to 97 (``benchmarks/coverage.py``). ``wilson``:
-    for accuracy where there are few samples, or all are right or all wrong, of which a bootstrap would be sure; it
-    counts subjects, as the samples of one subject are no more than one witness. A macro metric has none where a class
-    has fewer than ten subjects, since a bootstrap keeps such a class all but fixed.
+    for accuracy of few samples, or where hardly any is right or hardly any wrong; the samples of one subject are no
+    more than one witness. A macro metric has none where a class has fewer than ten subjects, since a bootstrap keeps
+    such a class all but fixed; for F1 also a class that is only predicted.
     """
     count = len(np.unique(subjects))
     if count < ENOUGH:
         return {name: {"reason": f"too few to judge ({count} of {ENOUGH} subjects)"} for name in METRICS}
-    right = probability.argmax(axis=1) == target
+    predicted = probability.argmax(axis=1)
+    right = predicted == target
     once = np.ones((1, len(target)))
     observed = {name: float(metric(probability, target, once)[0]) for name, metric in METRICS.items()}
-    reason = _no_macro(target, subjects)
-    found: dict[str, dict[str, Any]] = {name: {"reason": reason} for name in MACRO if reason}
-    if len(target) < SMALL or right.all() or not right.any():
-        found["accuracy"] = wilson(right.mean(), count) | {"by": "wilson"}
+    classes = {"macro_auroc": np.unique(target), "macro_f1": np.union1d(target, predicted)}
+    reasons = {name: _no_macro(which, target, subjects) for name, which in classes.items()}
+    found: dict[str, dict[str, Any]] = {name: {"reason": why} for name, why in reasons.items() if why}
+    if len(target) < SMALL or min(len(np.unique(subjects[right])), len(np.unique(subjects[~right]))) < BOTH:
+        found["accuracy"] = wilson(right.mean(), witnesses(subjects)) | {"by": "wilson"}
     for name in MACRO:
-        if observed[name] in (0, 1):
+        if name not in found and observed[name] in (0, 1):
             found[name] = {"reason": "no sample is out of place, and a bootstrap cannot tell how sure that is"}
     wanted = [name for name in METRICS if name not in found]
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
@@ -63,25 +66,37 @@ def intervals(
     return {name: found[name] for name in METRICS}
 
 
-def wilson(share: float, count: int) -> dict[str, Any]:
+def wilson(share: float, count: float | int) -> dict[str, Any]:
     """``{low, high}`` of a share seen among so many."""
     low, high = np.asarray(proportion_confint(share * count, count, alpha=1 - LEVEL, method="wilson")).tolist()
     return {"low": low, "high": high}
 
 
+def witnesses(subjects: np.ndarray) -> float:
+    """As how many independent ones samples count if those of a subject are all alike (Kish): at most the subjects."""
+    _, size = np.unique(subjects, return_counts=True)
+    return float(size.sum() ** 2 / (size**2).sum())
+
+
 def _around(observed: float, drawn: Float[np.ndarray, " r"], subjects: int) -> tuple[float, float]:
-    """Student's t interval on the logit scale; as wide as a variance of so many subjects makes it."""
-    known = drawn[~np.isnan(drawn)].clip(CLOSEST, 1 - CLOSEST)
-    spread = np.std(logit(known), ddof=1) * np.sqrt(subjects / (subjects - 1))
+    """Student's t interval on the logit scale; as wide as a variance of so many subjects makes it.
+
+    The spread there is that of the replicates, which near 0 and 1 are infinitely far out: none counts as farther from
+    the score than 2.5 times what the delta method makes of their spread as they are, and this is the least.
+    """
+    known, middle = drawn[~np.isnan(drawn)], logit(observed)
+    least = np.std(known, ddof=1) / (observed * (1 - observed))
+    with np.errstate(divide="ignore"):
+        there = logit(known).clip(middle - FARTHEST * least, middle + FARTHEST * least)
+    spread = max(np.std(there, ddof=1), least) * np.sqrt(subjects / (subjects - 1))
     width = student.ppf((1 + LEVEL) / 2, subjects - 1) * spread
-    middle = logit(np.clip(observed, CLOSEST, 1 - CLOSEST))
     return float(expit(middle - width)), float(expit(middle + width))
 
 
-def _no_macro(target: np.ndarray, subjects: np.ndarray) -> str | None:
-    """Why a metric that averages over classes has no interval; None if it has one."""
-    sizes = [len(np.unique(subjects[target == one])) for one in np.unique(target)]
-    if len(sizes) == 1:
+def _no_macro(classes: np.ndarray, target: np.ndarray, subjects: np.ndarray) -> str | None:
+    """Why a mean over these classes has no interval; None if it has one."""
+    sizes = [len(np.unique(subjects[target == one])) for one in classes]
+    if len(np.unique(target)) == 1:
         return "all samples are of one class"
     if min(sizes) < ENOUGH:
         return f"a class has {min(sizes)} subjects, fewer than {ENOUGH}"

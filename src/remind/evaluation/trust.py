@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from remind.cohort.combination import GroupTable
 from remind.engine.fitted import probability_columns
-from remind.evaluation.calibration import Temperatures, fit_temperatures, reliability
+from remind.evaluation.calibration import Temperatures, fit_temperatures, reliability, subject_shares
 from remind.evaluation.conformal import Thresholds, fit_thresholds
 from remind.evaluation.intervals import ENOUGH, wilson
 
@@ -33,8 +33,9 @@ class Calibration:
         """From the predictions of the validation split."""
         probability = validation.select(probability_columns(classes)).to_numpy()
         target, group = validation["target"].to_numpy(), validation["group"].to_numpy()
-        temperatures = fit_temperatures(probability, target, group)
-        calibrated, subjects = temperatures.applied(probability, group), validation["subject"].to_numpy()
+        subjects = validation["subject"].to_numpy()
+        temperatures = fit_temperatures(probability, target, group, subjects)
+        calibrated = temperatures.applied(probability, group)
         return cls(temperatures, fit_thresholds(calibrated, target, group, subjects, coverage=coverage), classes)
 
     def of(self, predictions: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -65,10 +66,11 @@ class Seen(NamedTuple):
         found: dict[str, Any] = {"n": len(target), "subjects": count}
         if count < ENOUGH:
             return found | {"reason": f"too few to judge ({count} of {ENOUGH} subjects)"}
-        share = float(sets[np.arange(len(target)), target].mean())
+        weight = subject_shares(subjects)  # what is promised is of a new subject's sample
+        share = float(weight @ sets[np.arange(len(target)), target] / weight.sum())
         return found | {
-            "raw": reliability(raw, target),
-            "calibrated": reliability(calibrated, target),
+            "raw": reliability(raw, target, subjects),
+            "calibrated": reliability(calibrated, target, subjects),
             "coverage": {"share": share, **wilson(share, count)},
             "set_size": float(sets.sum(axis=1).mean()),
         }

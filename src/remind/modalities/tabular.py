@@ -1,5 +1,6 @@
 """Tables to tensors: what is learned from the training rows, and from no other."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -88,7 +89,10 @@ class TabularTransform(Transform):
         codes = np.full((height, len(self.categories)), UNKNOWN, dtype=np.int64)
         for place, (column, known) in enumerate(self.categories.items()):
             code = {value: index for index, value in enumerate(known, start=UNKNOWN + 1)}
+            code = {as_whole(value): index for value, index in code.items()} | code
             text = samples[column].cast(pl.String)
+            if samples[column].dtype.is_numeric():  # 1 and 1.0 are one category, whichever way a table holds it
+                text = text.map_elements(as_whole, return_dtype=pl.String)
             codes[:, place] = text.replace_strict(code, default=UNKNOWN, return_dtype=pl.Int64).fill_null(UNKNOWN)
         return TabularInput(torch.from_numpy(numbers), torch.from_numpy(observed), torch.from_numpy(codes))
 
@@ -117,3 +121,8 @@ class TabularTransform(Transform):
     def from_json(cls, data: dict[str, Any]) -> "TabularTransform":
         """The transform ``to_json`` wrote."""
         return cls({column: tuple(pair) for column, pair in data["numbers"].items()}, data["categories"])
+
+
+def as_whole(number: str) -> str:
+    """A whole number without its decimals: ``1`` for ``1.0``; anything else as it is."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", number)
