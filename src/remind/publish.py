@@ -7,11 +7,12 @@ from remind.analysis.experts import experts
 from remind.analysis.finding import Finding
 from remind.analysis.gradient_consistency import gradients
 from remind.analysis.modality_values import modality_values
-from remind.analysis.trained import runs_of
+from remind.analysis.trained import identities, runs_of
 from remind.engine.bundle import write_text
 from remind.errors import RemindError
 from remind.report.card import card
-from remind.report.content import gather, run_folders
+from remind.report.content import gather
+from remind.report.folders import finding_of, run_folders
 from remind.report.page import page
 from remind.report.suppression import suppress
 
@@ -59,16 +60,18 @@ def publish(
 
 
 def _analyze(runs: list[Path], cohort: Path, folder: Path, told: Callable[[str], None]) -> None:
-    """Make the analyses a page shows, where they are not there; of the first run of each method."""
+    """Make the analyses a page shows, where they are not there for the first run of each method."""
     loaded, found = runs_of(runs, cohort)
     first = list({run.method: run for run in sorted(found, key=lambda run: -run.seed)}.values())
+    wanted = identities(first)
     makers: dict[str, Callable[[], Finding]] = {
         "modalities": lambda: modality_values(loaded, first, most=MOST),
         "experts": lambda: experts(loaded, first),
         "gradients": lambda: gradients(loaded, first),
     }
     for name, make in makers.items():
-        if (folder / f"{name}.json").is_file():
+        there = finding_of(folder, name, wanted)
+        if there and there["of"] == wanted.keys():
             continue
         try:
             make().save(folder)

@@ -14,21 +14,13 @@ from remind.api import fit, load_model
 from remind.config import load_recipe
 from remind.errors import RemindError
 from remind.publish import publish
+from remind.report.content import gather
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-EVERY = [
-    "upset",
-    "methods",
-    "differences",
-    "scores",
-    "reliability",
-    "coverage",
-    "values",
-    "values_by_combination",
-    "losses",
-    "weights",
-    "experts",
-]
+EVERY = {
+    *("upset", "methods", "differences", "scores", "reliability", "coverage"),
+    *("values", "values_by_combination", "losses", "weights", "gradients", "experts"),
+}
 HOSTILE = {
     "cohort": "<script>window.hacked=1<script>\"'`{{7*7}}",
     "modality": '"><img\tsrc=x\tonerror=hacked=1>\u202egnp',
@@ -115,7 +107,7 @@ def test_every_chart_is_drawn_on_a_laptop_and_a_phone(suite, opened, width, sche
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     boxes = page.locator(".chart").all()
     drawn = [box.get_attribute("id").removeprefix("chart-") for box in boxes]
-    assert set(EVERY) <= set(drawn)
+    assert set(drawn) == EVERY
     for name, box in zip(drawn, boxes, strict=True):
         marks = box.locator("svg .mark-symbol path, svg .mark-rect path, svg .mark-line path, svg .mark-rule line")
         assert marks.count() > 2, name
@@ -180,6 +172,8 @@ def test_it_prints_in_dark_ink_without_scroll_boxes(suite, opened):
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     assert page.evaluate("getComputedStyle(document.querySelector('.wide')).overflow") == "visible"
+    assert page.evaluate("getComputedStyle(document.querySelector('.chart svg')).maxWidth") == "100%"
+    assert page.locator("#chart-scores select").is_visible()  # else nothing said which score is drawn
     assert not page.locator("nav").is_visible()
     assert len(page.pdf()) > 50_000
 
@@ -269,6 +263,40 @@ def test_what_is_no_run_is_a_sentence(remind, tmp_path, place):
     assert done.code == 2
     assert "neither a finished run nor a folder that holds some" in done.err
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_found_of_other_runs_is_not_shown(suite, tmp_path, folder, tiny):
+    fit(folder, recipe=load_recipe(None, tiny, method="remind", seed=7), out=tmp_path / "remind-seed0")
+    (tmp_path / "remind-seed0" / "analyses").symlink_to(suite / "analyses")
+    publish(tmp_path / "remind-seed0")
+    text = (tmp_path / "remind-seed0" / "report.html").read_text(encoding="utf-8")
+    assert 'id="chart-losses"' in text
+    assert not any(f'id="chart-{name}"' in text for name in ("values", "experts", "gradients"))
+
+
+def test_a_file_that_no_analysis_wrote_is_a_sentence(suite, tmp_path):
+    (tmp_path / "experts.json").write_text("[]")
+    with pytest.raises(RemindError, match=r"experts\.json: is not what"):
+        publish(suite, analyses=tmp_path, out=tmp_path)
+
+
+def test_a_run_copied_beside_itself_is_refused(suite, tmp_path):
+    for name in ("remind-seed0", "again"):
+        shutil.copytree(suite / "remind-seed0", tmp_path / name)
+    with pytest.raises(RemindError, match="of one method and seed"):
+        publish(tmp_path)
+
+
+def test_a_suites_own_comparison_is_shown_though_a_single_run_is_there(suite, tmp_path):
+    shutil.copytree(suite / "remind-seed0", tmp_path / "remind-seed0")
+    compared = gather(suite, suite / "analyses").comparison
+    fingerprint = yaml.safe_load((suite / "remind-seed0" / "config.yaml").read_text())["fingerprint"]
+    (tmp_path / "comparison.json").write_text(json.dumps({**compared, "fingerprint": fingerprint}))
+    publish(tmp_path)
+    assert 'id="chart-methods"' in (tmp_path / "report.html").read_text(encoding="utf-8")
+    (tmp_path / "comparison.json").write_text(json.dumps({**compared, "fingerprint": "another"}))
+    with pytest.raises(RemindError, match="another cohort"):
+        publish(tmp_path)
 
 
 def test_runs_of_two_cohorts_are_no_suite(suite, hostile, tmp_path):

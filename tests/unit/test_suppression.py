@@ -74,9 +74,10 @@ def test_large_cells_are_left_as_they_are():
     ("counts", "expected"),
     [
         ({"a": 50, "b": 20, "c": 9}, {"a": 50, "b": 20, "c": 9}),
-        ({"a": 50, "b": 20, "c": 3}, {"a": 50, "2 classes together": 23}),
-        ({"a": 50, "b": 2, "c": 3}, {"a": 50, "2 classes together": 5}),
+        ({"a": 50, "b": 20, "c": 3}, {"a": 50, "other classes": 23}),
+        ({"a": 50, "b": 2, "c": 3}, {"a": 50, "other classes": 5}),
         ({"a": 50, "b": 0}, {"a": 50, "b": 0}),
+        ({"a": 50, "b": 0, "c": 4, "d": 4}, {"a": 50, "other classes": 8}),  # who would know that b has nobody?
     ],
 )
 def test_classes_are_merged_until_none_can_be_told(counts, expected):

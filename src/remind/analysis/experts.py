@@ -20,7 +20,7 @@ from scipy.special import rel_entr
 from torch.nn import functional as F
 
 from remind.analysis.finding import Finding
-from remind.analysis.trained import Trained
+from remind.analysis.trained import Trained, identities
 from remind.cohort.cohort import Cohort
 from remind.cohort.combination import Combination, distinct
 from remind.engine.fitted import FittedModel, forward
@@ -70,7 +70,7 @@ def experts(cohort: Cohort, runs: Sequence[Trained], *, split: str = "test", top
     rows = [row for run in runs for row in _rows(cohort, run, split=split, top=top, seed=seed)]
     table = pl.DataFrame(rows, SCHEMA)
     title = f"{cohort.spec.name}: how often an expert is in a token's top {top}"
-    return Finding("experts", table, _figure(table, cohort.modalities, title), _says(table, split))
+    return Finding("experts", table, _figure(table, cohort.modalities, title), _says(table, split), identities(runs))
 
 
 def usage(routing: Routing, *, top: int) -> Usage:

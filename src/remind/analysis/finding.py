@@ -1,5 +1,6 @@
 """What an analysis finds, and how it is written down."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,7 @@ class Finding(NamedTuple):
     table: pl.DataFrame
     figure: Figure
     says: list[str]  # sentences
+    of: Mapping[str, str] = MappingProxyType({})  # the runs it is of, by name: the checksums of their predictions
     more: Mapping[str, pl.DataFrame] = MappingProxyType({})  # other tables, by name
 
     def save(self, folder: Path) -> list[Path]:
@@ -32,7 +34,7 @@ class Finding(NamedTuple):
         document = folder / f"{self.name}.json"
         rows = self.table.write_json()
         says = pl.DataFrame({"says": self.says}, schema={"says": pl.String}).write_json()
-        write_text(document, f'{{"says": {says}, "rows": {rows}}}')
+        write_text(document, f'{{"of": {json.dumps(dict(self.of))}, "says": {says}, "rows": {rows}}}')
         return [*tables, document, *save_figure(self.figure, folder / self.name)]
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from remind.analysis.finding import Finding
-from remind.analysis.trained import Trained
+from remind.analysis.trained import Trained, identities
 from remind.cohort.cohort import Cohort
 from remind.engine.probe import PER_GROUP, GradientProbe
 from remind.engine.run_folder import RunFolder
@@ -26,7 +26,7 @@ def gradients(cohort: Cohort, runs: Sequence[Trained]) -> Finding:
     """
     table = pl.concat([_of_run(cohort, run) for run in runs])
     title = f"{cohort.spec.name}: gradient consistency of combinations"
-    return Finding("gradients", table, _figure(table, title), _says(table))
+    return Finding("gradients", table, _figure(table, title), _says(table), identities(runs))
 
 
 def _of_run(cohort: Cohort, run: Trained) -> pl.DataFrame:

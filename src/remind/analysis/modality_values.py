@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from remind.analysis.finding import Finding
 from remind.analysis.subsets import subset_probability
-from remind.analysis.trained import Trained
+from remind.analysis.trained import Trained, identities
 from remind.cohort.cohort import Cohort
 from remind.cohort.combination import Combination, distinct
 from remind.engine.fitted import FittedModel
@@ -101,7 +101,7 @@ def modality_values(
     }
     title = f"{cohort.spec.name}: what each modality is worth, {split} split"
     says = _says(table, more["next"], cohort.modalities)
-    return Finding("modalities", table, _figure(table, title), says, more)
+    return Finding("modalities", table, _figure(table, title), says, identities(runs), more)
 
 
 def _look(fitted: FittedModel, cohort: Cohort, split: str, most: int | None, seed: int, told: Told) -> list[Looked]:

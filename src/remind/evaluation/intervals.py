@@ -34,7 +34,7 @@ def intervals(
 
     ``bootstrap``: replicates draw subjects with replacement, all samples of one together; their spread on the logit
     scale, with Student's t of as many degrees of freedom as there are subjects less one, around the score. Percentiles
-    cover 86 to 95 % of made-up truth from fifty subjects on, this 94 to 97 (``benchmarks/coverage.py``). ``wilson``:
+    cover 81 to 95 % of made-up truth from fifty subjects on, this 93 to 98 (``benchmarks/coverage.py``). ``wilson``:
     for accuracy of few samples, or where hardly any is right or hardly any wrong; the samples of one subject are no
     more than one witness. A macro metric has none where a class has fewer than ten subjects, since a bootstrap keeps
     such a class all but fixed; for F1 also a class that is only predicted.

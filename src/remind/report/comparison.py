@@ -203,7 +203,7 @@ def _markdown_differences(result: Mapping[str, Any], metric: str, most: int | No
 
 def escaped(name: str) -> str:
     """A text as Markdown shows it."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+-!|" and c not in "+-" else c for c in name)
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+-!|&~" and c not in "+-" else c for c in name)
 
 
 def latex(result: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from remind.report.charts import charts
 from remind.report.charts.parts import MOST
 from remind.report.content import Content
 from remind.report.page_tables import tables
-from remind.report.summary import known, unknown
+from remind.report.summary import known, people, unknown
 
 TITLES = {
     "words": "In plain words",
@@ -37,6 +37,7 @@ def page(content: Content) -> str:
         page=content,
         comparison=content.comparison,
         seeds="" if content.comparison is None else _seeds(content.comparison["seeds"]),
+        tested_people=people(content.parts["overall"]),
         tested=sum(line["n"] > 0 for line in content.combinations),
         sections=[(name, title) for name, title in TITLES.items() if not without.get(name)],
         known=known(content),

@@ -7,6 +7,8 @@ from remind.report.charts.parts import PARTS, SCORES
 from remind.report.content import Content
 from remind.report.names import shown
 
+STEPS = 100  # that are shown, of those that add most
+
 
 class Cell(NamedTuple):
     """What stands in a table."""
@@ -59,7 +61,7 @@ def results(content: Content) -> Table:
         )
         for line in content.combinations
     ]
-    return Table(["Combination", "", "Trained on", "Test patients", *SCORES.values()], [*parts, *single])
+    return Table(["Combination", "Kind", "Trained on", "Test patients", *SCORES.values()], [*parts, *single])
 
 
 def _tested(scores: Mapping[str, Any]) -> list[Cell]:
@@ -86,7 +88,7 @@ def _methods(content: Content) -> Table:
     """A method a line; each score in each part."""
     if content.comparison is None:
         return Table([], [])
-    rows = {row["row"]: row for row in content.comparison["rows"]}
+    rows = {row["row"]: row for row in content.comparison["rows"] if row["kind"] is None}
     parts = [part for part in PARTS if part in rows]
     heads = [f"{title}, {part}" for part in parts for title in SCORES.values()]
     lines = []
@@ -146,7 +148,7 @@ def _next(content: Content) -> Table:
     names = {line["name"]: line["label"] for line in content.combinations}
     steps = [row for row in content.of_run("modalities", "next") if not row["few"] and row["combination"] in names]
     rows = []
-    for row in sorted(steps, key=lambda row: -row["bits"]):
+    for row in sorted(steps, key=lambda row: -row["bits"])[:STEPS]:
         bits = f"{row['bits_low']:+.3f} to {row['bits_high']:+.3f}"
         points = f"{100 * row['accuracy_low']:+.1f} to {100 * row['accuracy_high']:+.1f}"
         cells = [

@@ -24,15 +24,15 @@ def unknown(content: Content) -> list[str]:
 def _scores(content: Content) -> Iterator[str]:
     overall = content.parts["overall"]
     yield (
-        f"Of {overall['subjects']:,} patients in the test split, {_percent(overall, 'accuracy')} are classified "
+        f"Of {people(overall)} in the test split, {_percent(overall, 'accuracy')} are classified "
         f"correctly{_auroc(overall)}."
     )
     head, tail = (content.parts.get(part) for part in ("head", "tail"))
     if not head or not tail or not head["n"] or not tail["n"]:
         return
     sentence = (
-        f"With a frequent combination of modalities it is {_percent(head, 'accuracy')} of {head['subjects']:,} "
-        f"patients, with a rare one {_percent(tail, 'accuracy')} of {tail['subjects']:,}"
+        f"With a frequent combination of modalities it is {_percent(head, 'accuracy')} of {people(head)}, with a rare "
+        f"one {_percent(tail, 'accuracy')} of {people(tail)}"
     )
     yield f"{sentence}: {_apart(head, tail)}."
 
@@ -50,12 +50,13 @@ def _apart(head: Mapping[str, Any], tail: Mapping[str, Any]) -> str:
 
 
 def _worst(content: Content) -> Iterator[str]:
-    if content.worst is None:
+    judged = [line for line in content.combinations if not line["few"]]
+    if content.worst is None or len(judged) < 2 or content.worst["accuracy"] == 1:
         return
     name = next(line["label"] for line in content.combinations if line["name"] == content.worst["combination"])
     yield (
         f"Of the combinations with {ENOUGH} test patients or more it fares worst on “{name}”: "
-        f"{_percent(content.worst, 'accuracy')} of {content.worst['subjects']:,} patients. The worst of several is "
+        f"{_percent(content.worst, 'accuracy')} of {people(content.worst)}. The worst of several is "
         "partly bad luck, so expect it to be less far off on new patients."
     )
 
@@ -83,7 +84,7 @@ def _methods(content: Content) -> Iterator[str]:
     if compared is None or compared["reference"] is None:
         return
     for part, words in (("tail", "on rare combinations"), ("overall", "overall")):
-        row = next((row for row in compared["rows"] if row["row"] == part), None)
+        row = next((row for row in compared["rows"] if row["row"] == part and row["kind"] is None), None)
         if row is None:
             continue
         verdicts: dict[str, list[str]] = {"better": [], "worse": [], "tie": []}
@@ -97,39 +98,40 @@ def _methods(content: Content) -> Iterator[str]:
 
 def _modalities(content: Content) -> Iterator[str]:
     lines = [
-        row
-        for row in content.of_run("modalities")
-        if row["combination"] == "overall" and not row["few"] and row["bits_low"] > 0
+        row for row in content.of_run("modalities") if row["kind"] is None and not row["few"] and row["bits_low"] > 0
     ]
     if lines:
         ranked = sorted(lines, key=lambda row: -row["bits"])[:3]
         named = _listed([f"{shown(row['modality'])} ({row['bits']:+.2f} bits)" for row in ranked])
-        yield f"Of the modalities, these add information on the class to those who have them: {named}."
+        more = ", most of all" if len(lines) > len(ranked) else ""
+        yield f"What adds information on the class to those who have it{more}: {named}."
 
 
 def _rare(content: Content) -> Iterator[str]:
     few = [line for line in content.combinations if line["few"] and line["n"]]
     if few:
-        people, whole = sum(line["subjects"] for line in few), content.parts["overall"]["subjects"]
+        samples, whole = sum(line["n"] for line in few), content.parts["overall"]["n"]
+        share = f"{samples:,} of {whole:,} test samples, {100 * samples / whole:.0f} %"
         tested = sum(line["n"] > 0 for line in content.combinations)
-        which = "The rarer" if content.suppressed else f"{len(few)} of {tested}"
-        yield (
-            f"{which} combinations in the test split have fewer than {ENOUGH} patients each: {people:,} patients "
-            f"together, {100 * people / whole:.0f} %. Of each of these combinations alone nothing is known; they count "
-            "in the totals."
-        )
+        if content.suppressed:
+            yield f"The combinations that stand together make up {share}. Of each of them alone nothing is said."
+        else:
+            yield (
+                f"{len(few)} of {tested} combinations in the test split have fewer than {ENOUGH} patients each: "
+                f"{share}. Of each of these alone nothing is known; they count in the totals."
+            )
     untested = sum(not line["n"] for line in content.combinations)
     if untested and not content.suppressed:
-        yield f"{untested} combinations of the training split have no test patient at all."
+        yield f"No test patient has one of {count(untested, 'combination')} that training saw."
 
 
 def _unseen(content: Content) -> Iterator[str]:
     unseen = content.parts.get("unseen")
     if unseen and unseen["n"]:
-        which = "" if content.suppressed else f" {unseen['combinations']}"
+        which = "combinations" if content.suppressed else count(unseen["combinations"], "combination")
         yield (
-            f"{unseen['subjects']:,} test patients have one of the{which} combinations that training never saw; for "
-            "them the model guesses from what it knows of others, and “remind predict” abstains."
+            f"Training never saw {which}, which {people(unseen)} in the test split have. For them the model guesses "
+            "from what it knows of others, and “remind predict” abstains."
         )
 
 
@@ -138,8 +140,8 @@ def _intervals(content: Content) -> Iterator[str]:
     lacking = [line for line in judged if "reason" in line["intervals"]["macro_auroc"]]
     if lacking:
         yield (
-            f"Macro F1 and macro AUROC have no interval in {len(lacking)} of the {len(judged)} combinations that are "
-            f"large enough to judge: a class has fewer than {ENOUGH} patients there. Read those figures as hints."
+            f"Macro AUROC has no interval in {len(lacking)} of {count(len(judged), 'combination')} large enough to "
+            f"judge: mostly, a class has fewer than {ENOUGH} patients there; the table says. Read those as hints."
         )
 
 
@@ -178,3 +180,14 @@ def _listed(names: Sequence[str]) -> str:
 
 def _is(names: Sequence[str]) -> str:
     return "is" if len(names) == 1 else "are"
+
+
+def people(scores: Mapping[str, Any]) -> str:
+    """``1,279 patients``, or how many samples of how many."""
+    whole = count(scores["subjects"], "patient")
+    return whole if scores["n"] == scores["subjects"] else f"{count(scores['n'], 'sample')} of {whole}"
+
+
+def count(number: int, what: str) -> str:
+    """``1 patient``, ``1,279 patients``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,5 +1,6 @@
 """The charts of a page, as Vega-Lite by Altair: one function each, listed here."""
 
+from math import isfinite
 from typing import Any
 
 from remind.report.charts.calibration import coverage, reliability
@@ -19,4 +20,15 @@ CHARTS = (
 def charts(content: Content) -> dict[str, dict[str, Any]]:
     """Vega-Lite specifications by name; what there is nothing to draw of is left out."""
     made = {chart.__name__: chart(content) for chart in CHARTS}
-    return {name: chart.to_dict() | {"config": CONFIG} for name, chart in made.items() if chart is not None}
+    return {name: _plain(chart.to_dict()) | {"config": CONFIG} for name, chart in made.items() if chart is not None}
+
+
+def _plain(spec: Any) -> Any:
+    """The specification with numbers as short as they are drawn; what is not finite is null."""
+    if isinstance(spec, dict):
+        return {key: _plain(value) for key, value in spec.items()}
+    if isinstance(spec, list):
+        return [_plain(value) for value in spec]
+    if isinstance(spec, float):
+        return round(spec, 5) if isfinite(spec) else None
+    return spec

@@ -13,6 +13,7 @@ from remind.report.charts.parts import (
     WITH_PARTS,
     coloured,
     data,
+    different,
     dots_and_bars,
     lines_of,
     tips,
@@ -27,7 +28,7 @@ HOW = {"as the model says": NEUTRAL, "calibrated": KINDS["head"]}
 def reliability(content: Content) -> Any:
     """How often the most probable class is the true one, by how probable it was said to be."""
     test = content.calibration["test"]["overall"]
-    if "reason" in test:
+    if "reason" in test or not test["raw"]["bins"]:
         return None
     unit = alt.Scale(domain=[0, 1])
     across, up = "probability said", "share that is true"
@@ -55,9 +56,10 @@ def coverage(content: Content) -> Any:
     judged = [(name, kind, line) for name, kind, line in [*parts, *single] if line and "coverage" in line][: MOST + 3]
     if not judged:
         return None
+    names = different(name for name, _, _ in judged)
     rows = [
-        {"at": str(place), "name": name, "kind": kind, "size": line["set_size"], **line["coverage"]}
-        for place, (name, kind, line) in enumerate(judged)
+        {"name": name, "kind": kind, "size": line["set_size"], **line["coverage"]}
+        for name, (_, kind, line) in zip(names, judged, strict=True)
     ]
     about = tips(
         combination="name:N",
@@ -66,9 +68,7 @@ def coverage(content: Content) -> Any:
         high="high:Q|.3f",
         **{"classes in the set": "size:Q|.2f"},
     )
-    base = alt.Chart(data(rows)).encode(
-        y=lines_of([name for name, _, _ in judged]), color=coloured("kind:N", WITH_PARTS), tooltip=about
-    )
+    base = alt.Chart(data(rows)).encode(y=lines_of(names), color=coloured("kind:N", WITH_PARTS), tooltip=about)
     title, scale = "sets that hold the true class", alt.Scale(zero=False)
     drawn = dots_and_bars(base, low="low", high="high", dot="share", title=title, scale=scale)
     return wide(upright(content.calibration["conformal"]["coverage"]) + drawn, rows=len(judged))

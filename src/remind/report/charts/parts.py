@@ -1,7 +1,7 @@
 """What the charts of a page have in common. Colours of text and axes are the page's own (``currentColor``)."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import cycle
 from typing import Any
 
 import altair as alt
@@ -10,7 +10,12 @@ KINDS = {"head": "#2f6f9f", "tail": "#c08a2b", "unseen": "#b0563f"}
 NEUTRAL = "#8a8a8a"
 WITH_PARTS = {"all together": NEUTRAL, **KINDS}
 ON, OFF = "currentColor", "#8886"
+METHODS = (
+    *("#b0563f", "#2f6f9f", "#6a8f3c", "#8460a0", "#c08a2b", "#3f9c8f"),
+    *("#c4618c", "#7a7a2e", "#5b6fd0", "#9a6a4a", "#4f8fbf", "#a84343"),
+)
 MOST = 25  # combinations drawn; tables have all
+LONGEST = 60  # letters of a name
 SCORES = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "macro_auroc": "Macro AUROC"}
 PARTS = ("overall", "head", "tail")
 
@@ -55,20 +60,33 @@ def coloured(field: str, colours: Mapping[str, str], **more: Any) -> alt.Color:
     return alt.Color(field, title=None, scale=scale, **more)
 
 
-def lines_of(names: Sequence[str]) -> alt.Y:
-    """One line below the other, by the field ``at``: names are labels only, as two may be alike."""
-    labels = alt.Axis(title=None, labelExpr=named(names), ticks=False, domain=False)
-    return alt.Y("at:O", sort=[str(place) for place in range(len(names))], axis=labels)
+def by_method(methods: Iterable[str], first: str) -> dict[str, str]:
+    """A colour for each method, that of the run in detail before all others."""
+    names = sorted(dict.fromkeys(methods), key=lambda name: name != first)
+    return dict(zip(names, cycle(METHODS)))
 
 
-def named(names: Sequence[str]) -> str:
-    """A Vega expression that gives a place its name; quoted as JSON, whatever a name holds is text."""
-    return f"{json.dumps(list(names))}[datum.value]"
+def lines_of(names: Iterable[str]) -> alt.Y:
+    """One line below the other, by the field ``name``, in the order of the names, which must differ.
+
+    They are the domain of a scale, never part of an expression, in which some words, and all of an enemy, do harm.
+    """
+    axis = alt.Axis(title=None, ticks=False, domain=False)
+    return alt.Y("name:N", scale=alt.Scale(domain=list(names)), axis=axis)
 
 
-def chosen_score(first: str) -> Any:
+def different(names: Iterable[str]) -> list[str]:
+    """The names, cut to what a chart has room for, and numbered where two are then alike."""
+    found: list[str] = []
+    for name in names:
+        short = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+        found.append(short if short not in found else f"{short[: LONGEST - 6]}… #{len(found) + 1}")
+    return found
+
+
+def chosen_score(of: str, first: str) -> Any:
     """A choice of the score that is drawn, by the field ``metric``."""
-    options = alt.binding_select(options=list(SCORES.values()), name="Score: ")
+    options = alt.binding_select(options=list(SCORES.values()), name=f"Score of {of}: ")
     return alt.selection_point(fields=["metric"], value=first, bind=options)
 
 

@@ -15,6 +15,7 @@ from remind.report.charts.parts import (
     chosen_score,
     coloured,
     data,
+    different,
     dots_and_bars,
     lines_of,
     tips,
@@ -32,17 +33,20 @@ def scores(content: Content) -> Any:
     parts = [(part, {**content.parts[part], "kind": "all together"}) for part in PARTS if part in content.parts]
     judged = [(line["label"], line) for line in content.combinations if not line["few"]]
     lines = [(name, line) for name, line in [*parts, *judged[:MOST]] if line["n"]]
+    lines = list(zip(different(name for name, _ in lines), (line for _, line in lines), strict=True))
     rows = []
-    for place, (name, line) in enumerate(lines):
+    for name, line in lines:
         for metric, title in SCORES.items():
             held = line["intervals"].get(metric, {})
-            about = {"at": str(place), "name": name, "kind": line["kind"], "n": line["subjects"], "metric": title}
+            about = {"name": name, "kind": line["kind"], "n": line["subjects"], "metric": title}
             rows.append({**about, "score": line[metric], "low": held.get("low"), "high": held.get("high")})
     about = tips(combination="name:N", score="score:Q|.3f", low="low:Q|.3f", high="high:Q|.3f", patients="n:Q|,")
-    chosen, colour = chosen_score("Accuracy"), coloured("kind:N", WITH_PARTS)
+    chosen, colour = chosen_score("combinations", "Accuracy"), coloured("kind:N", WITH_PARTS)
     base = alt.Chart(data(rows)).transform_filter(chosen).transform_filter("isValid(datum.score)")
-    base = base.encode(y=lines_of([name for name, _ in lines]), color=colour, tooltip=about)
-    drawn = dots_and_bars(base, low="low", high="high", dot="score", title=None, scale=alt.Scale(zero=False))
+    base = base.encode(y=lines_of(name for name, _ in lines), color=colour, tooltip=about)
+    drawn = dots_and_bars(
+        base, low="low", high="high", dot="score", title="score and 95 % interval", scale=alt.Scale(zero=False)
+    )
     return wide(drawn.add_params(chosen), rows=len(lines))
 
 
@@ -54,16 +58,16 @@ def methods(content: Content) -> Any:
             for metric, title in SCORES.items():
                 mean, std = by_metric[metric]["mean"], by_metric[metric]["std"] or 0.0
                 if mean is not None:
-                    about = {"method": shown(method), "part": row["row"], "metric": title}
+                    about = {"name": shown(method), "part": row["row"], "metric": title}
                     rows.append({**about, "mean": mean, "low": mean - std, "high": mean + std})
-    about = tips(method="method:N", part="part:N", mean="mean:Q|.3f", low="low:Q|.3f", high="high:Q|.3f")
-    return _by_method(rows, "mean", "mean ± standard deviation over seeds", about) if rows else None
+    about = tips(method="name:N", part="part:N", mean="mean:Q|.3f", low="low:Q|.3f", high="high:Q|.3f")
+    return _by_method("methods", rows, "mean", "mean ± standard deviation over seeds", about) if rows else None
 
 
 def differences(content: Content) -> Any:
     """Each method's difference to the reference, with its interval."""
     rows = [
-        {"method": shown(method), "part": row["row"], "metric": title, **said[metric]}
+        {"name": shown(method), "part": row["row"], "metric": title, **said[metric]}
         for row in _parts(content)
         for method, said in row["differences"].items()
         for metric, title in SCORES.items()
@@ -72,26 +76,31 @@ def differences(content: Content) -> Any:
     if not rows or content.comparison is None:
         return None
     about = tips(
-        method="method:N",
+        method="name:N",
         part="part:N",
         difference="difference:Q|+.3f",
         **{"low": "low:Q|+.3f", "high": "high:Q|+.3f", "p (Holm)": "p_holm:Q|.3f", "verdict": "verdict:N"},
     )
     title = f"difference to {shown(content.comparison['reference'])}, 95 % interval"
-    return _by_method(rows, "difference", title, about, upright(0.0))
+    return _by_method("differences", rows, "difference", title, about, upright(0.0))
 
 
 def _parts(content: Content) -> list[dict[str, Any]]:
-    return [row for row in content.comparison["rows"] if row["row"] in PARTS] if content.comparison else []
+    rows = content.comparison["rows"] if content.comparison else []
+    return [row for row in rows if row["kind"] is None and row["row"] in PARTS]
 
 
-def _by_method(rows: Sequence[Mapping[str, Any]], dot: str, title: str, about: list[alt.Tooltip], *below: Any) -> Any:
+def _by_method(
+    of: str, rows: Sequence[Mapping[str, Any]], dot: str, title: str, about: list[alt.Tooltip], *below: Any
+) -> Any:
     """Methods, one a line, with a dot and a bar for each part."""
-    names, chosen = list(dict.fromkeys(row["method"] for row in rows)), chosen_score("Macro AUROC")
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    first = max(("Accuracy", "Macro AUROC"), key=[row["metric"] for row in rows].count)
+    chosen = chosen_score(of, first)
     base = alt.Chart(data(rows)).transform_filter(chosen)
     base = base.encode(
-        y=alt.Y("method:N", sort=names, title=None, axis=alt.Axis(ticks=False, domain=False)),
-        yOffset=alt.YOffset("part:N", sort=list(PARTS)),
+        y=lines_of(names),
+        yOffset=alt.YOffset("part:N", scale=alt.Scale(domain=list(PARTS))),
         color=coloured("part:N", BY_PART),
         tooltip=about,
     )

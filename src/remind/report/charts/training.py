@@ -5,10 +5,9 @@ from typing import Any
 
 import altair as alt
 
-from remind.report.charts.parts import KINDS, MOST, NEUTRAL, coloured, data, lines_of, named, tips, wide
+from remind.report.charts.parts import KINDS, MOST, NEUTRAL, by_method, coloured, data, different, lines_of, tips, wide
 from remind.report.content import Content
 from remind.report.figures import COLOURS
-from remind.report.names import shown
 
 OF = {"training": NEUTRAL, "validation": KINDS["head"]}
 NUMBERED = 32  # experts; more are not numbered
@@ -37,21 +36,21 @@ def weights(content: Content) -> Any:
     if not lines:
         return None
     labels = {line["name"]: line["label"] for line in content.combinations}
-    names = [labels[name] for name in content.groups]
+    names = different(labels[name] for name in content.groups)
     heaviest = [max(weights) for weights in zip(*(line["group_weights"] for line in lines), strict=True)]
     chosen = sorted(range(len(names)), key=lambda place: -heaviest[place])[: len(COLOURS)]
     rows = [
-        {"number": line["number"], "place": str(place), "name": names[place], "weight": line["group_weights"][place]}
+        {"number": line["number"], "name": names[place], "weight": line["group_weights"][place]}
         for line in lines
         for place in chosen
     ]
-    legend = alt.Legend(labelExpr=named(names), columns=1, labelLimit=300)
-    colours = dict(zip(map(str, chosen), COLOURS, strict=False))
+    legend = alt.Legend(columns=1, labelLimit=300)
+    colours = dict(zip([names[place] for place in chosen], COLOURS, strict=False))
     chart = alt.Chart(data(rows)).mark_line()
     chart = chart.encode(
         x=_epoch(),
         y=alt.Y("weight:Q", title="weight in the loss"),
-        color=coloured("place:N", colours, legend=legend),
+        color=coloured("name:N", colours, legend=legend),
         tooltip=tips(combination="name:N", epoch="number:Q", weight="weight:Q|.4f"),
     )
     return wide(chart + _stages(content), height=240)
@@ -60,19 +59,20 @@ def weights(content: Content) -> Any:
 def gradients(content: Content) -> Any:
     """Each combination's gradient consistency against its share, by method."""
     labels = {line["name"]: line["label"] for line in content.combinations}
+    short = dict(zip(labels, different(labels.values()), strict=True))
     rows = [
-        {"label": labels[row["combination"]], **{key: row[key] for key in ("method", "share", "dominant")}}
+        {"label": short[row["combination"]], **{key: row[key] for key in ("method", "share", "dominant")}}
         for row in content.findings.get("gradients", {}).get("rows", [])
         if row["step"] is None and row["combination"] in labels
     ]
     if not rows:
         return None
-    methods = dict.fromkeys(row["method"] for row in rows)
+    methods = by_method((row["method"] for row in rows), content.method)
     chart = alt.Chart(data(rows)).mark_circle(size=60, opacity=0.85)
     chart = chart.encode(
         x=alt.X("share:Q", title="share of the training set", scale=alt.Scale(type="log"), axis=alt.Axis(format="~p")),
         y=alt.Y("dominant:Q", title="gradient consistency", scale=alt.Scale(zero=False)),
-        color=coloured("method:N", dict(zip(methods, COLOURS, strict=False))),
+        color=coloured("method:N", methods),
         tooltip=tips(combination="label:N", method="method:N", share="share:Q|.1%", consistency="dominant:Q|.3f"),
     )
     return wide(chart)
@@ -80,18 +80,20 @@ def gradients(content: Content) -> Any:
 
 def experts(content: Content) -> Any:
     """How often each expert is among the largest of a token, by combination; who uses an expert most comes first."""
-    labels = {line["name"]: line["label"] for line in content.combinations} | {"overall": "all samples"}
-    found = [row for row in content.of_run("experts") if not row["few"] and row["combination"] in labels]
+    labels = {line["name"]: line["label"] for line in content.combinations}
+    found = [
+        row for row in content.of_run("experts") if not row["few"] and (row["combination"] in labels or not row["kind"])
+    ]
     if not found:
         return None
     lines = [*[row for row in found if row["kind"]][:MOST], *[row for row in found if not row["kind"]]]
     frequency: list[list[float]] = [row["expert_frequency"] for row in lines]
-    names = [shown(labels[row["combination"]]) for row in lines]
+    names = different(labels[row["combination"]] if row["kind"] else "all samples" for row in lines)
     numbers = range(len(frequency[0]))
     by_expert = [[row[expert] for row in frequency] for expert in numbers]
     order = sorted(numbers, key=[shares.index(max(shares)) for shares in by_expert].__getitem__)
     rows = [
-        {"at": str(place), "name": name, "expert": expert, "share": frequency[place][expert]}
+        {"name": name, "expert": expert, "share": frequency[place][expert]}
         for place, name in enumerate(names)
         for expert in numbers
     ]

@@ -14,7 +14,13 @@ async function draw(script) {
   const box = document.getElementById(script.dataset.for), spec = JSON.parse(script.textContent);
   drawn.get(box)?.finalize();
   const options = { actions: false, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" } };
-  drawn.set(box, await vegaEmbed(box, fit(spec, box.clientWidth), options));
+  try {
+    drawn.set(box, await vegaEmbed(box, fit(spec, box.clientWidth), options));
+    box.querySelector("svg").setAttribute("role", "img");
+  } catch (error) {
+    box.textContent = "This chart cannot be drawn here; the table below has its figures.";
+    console.error(error);
+  }
 }
 const scripts = [...document.querySelectorAll("script.vega")];
 const all = () => Promise.all(scripts.map(draw)).then(() => { document.body.dataset.drawn = drawn.size; });
