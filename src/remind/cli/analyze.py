@@ -61,10 +61,8 @@ def experts(
 ) -> None:
     """Which experts each combination uses, how sure the router is, how often the gate opens (Fig. 4, Table 6)."""
     from remind.analysis.experts import experts as found
-    from remind.cohort.splits import SPLITS
 
-    if split not in SPLITS:
-        raise RemindError(unknown("split", split, SPLITS))
+    _refuse_unknown(split)
     loaded, runs, place = _runs(targets, cohort, methods, seeds, recipe, overrides, out, jobs, as_json)
     _tell(found(loaded, runs, split=split), place, as_json)
 
@@ -85,10 +83,8 @@ def modalities(
 ) -> None:
     """What each modality is worth, exactly (Shapley), by combination and patient; what the next one would add."""
     from remind.analysis.modality_values import modality_values as found
-    from remind.cohort.splits import SPLITS
 
-    if split not in SPLITS:
-        raise RemindError(unknown("split", split, SPLITS))
+    _refuse_unknown(split)
     loaded, runs, place = _runs(targets, cohort, methods, seeds, recipe, overrides, out, jobs, as_json)
     with console.status("removing modalities") as status:
         made = found(
@@ -261,6 +257,13 @@ def _runs(
             told=told,
         )
     return loaded, runs, place
+
+
+def _refuse_unknown(split: str) -> None:
+    from remind.cohort.splits import SPLITS
+
+    if split not in SPLITS:
+        raise RemindError(unknown("split", split, SPLITS))
 
 
 def _place(cohort: Path, out: Path | None) -> Path:
