@@ -28,6 +28,7 @@ def publish(
     out: str | Path | None = None,
     suppressed: int = 0,
     told: Callable[[str], None] = lambda sentence: None,
+    progress: Callable[[str], None] = lambda words: None,
 ) -> list[Path]:
     """Write ``report.html``, and the ``model-card.md`` of the run it shows in detail; returns their paths.
 
@@ -40,6 +41,7 @@ def publish(
         out: where the files go; default the target.
         suppressed: leave out cells of fewer people than that, and what would give them away.
         told: called with why an analysis cannot be made of this cohort; the page then goes without it.
+        progress: called with what is being done.
 
     Raises:
         RemindError: if there is no finished run, or the cohort is not theirs.
@@ -50,7 +52,8 @@ def publish(
         raise RemindError(f"--suppress {suppressed}: name the fewest people a cell may have, such as 5.")
     folders = run_folders(target)
     if cohort is not None:
-        _analyze([folder.path for folder in folders], Path(cohort), found, told)
+        _analyze([folder.path for folder in folders], Path(cohort), found, told, progress)
+    progress("writing the page")
     content = suppress(gather(target, found), suppressed)
     place.mkdir(parents=True, exist_ok=True)
     written = [place / PAGE, place / CARD]
@@ -59,13 +62,20 @@ def publish(
     return written
 
 
-def _analyze(runs: list[Path], cohort: Path, folder: Path, told: Callable[[str], None]) -> None:
+def _analyze(
+    runs: list[Path], cohort: Path, folder: Path, told: Callable[[str], None], progress: Callable[[str], None]
+) -> None:
     """Make the analyses a page shows, where they are not there for the first run of each method."""
     loaded, found = runs_of(runs, cohort)
     first = list({run.method: run for run in sorted(found, key=lambda run: -run.seed)}.values())
     wanted = identities(first)
     makers: dict[str, Callable[[], Finding]] = {
-        "modalities": lambda: modality_values(loaded, first, most=MOST),
+        "modalities": lambda: modality_values(
+            loaded,
+            first,
+            most=MOST,
+            told=lambda done, total: progress(f"removing modalities: {done} of {total} samples"),
+        ),
         "experts": lambda: experts(loaded, first),
         "gradients": lambda: gradients(loaded, first),
     }
@@ -73,6 +83,7 @@ def _analyze(runs: list[Path], cohort: Path, folder: Path, told: Callable[[str],
         there = finding_of(folder, name, wanted)
         if there and there["of"] == wanted.keys():
             continue
+        progress(f"looking at {name}")
         try:
             make().save(folder)
         except RemindError as error:

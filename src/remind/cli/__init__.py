@@ -79,8 +79,8 @@ def demo(
     named = "NHANES 2017-2018, diabetes" if cohort.spec.name == "nhanes-diabetes" else cohort.spec.name
     title = f"{named}: frequent combinations, rare combinations"
     pictures = save_figure(frequency_figure(cohort.modalities, runs, title=title), out / "combinations")
-    with console.status("removing modalities, looking at experts and gradients"):
-        written = publish(out, cohort=folder, told=note)
+    with console.status("reading") as status:
+        written = publish(out, cohort=folder, told=note, progress=status.update)
     console.print(f"Runs: {out}/soft-moe-seed0, {out}/remind-seed0. Picture: {', '.join(map(str, pictures))}")
     console.print(f"Report: {written[0]}; model card: {written[1]}", markup=False, soft_wrap=True)
 

@@ -89,8 +89,16 @@ def report(
     """Write report.html, one page without network, and model-card.md."""
     from remind.publish import publish
 
-    with console.status("writing the report"):
-        written = publish(target, cohort=cohort, analyses=analyses, out=out, suppressed=suppress, told=note)
+    with console.status("reading") as status:
+        written = publish(
+            target,
+            cohort=cohort,
+            analyses=analyses,
+            out=out,
+            suppressed=suppress,
+            told=note,
+            progress=status.update,
+        )
     if as_json:
         print(json.dumps({"files": list(map(str, written))}))
     else:
