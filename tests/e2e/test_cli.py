@@ -22,7 +22,15 @@ from remind.methods import METHODS
 from remind.report.live import LiveTable
 
 FILES = {
-    *("config.yaml", "environment.json", "history.parquet", "metrics.json", "predictions.parquet", "selection.json"),
+    *(
+        "calibration.json",
+        "config.yaml",
+        "environment.json",
+        "history.parquet",
+        "metrics.json",
+        "predictions.parquet",
+        "selection.json",
+    ),
     "SHA256SUMS",
     *(f"checkpoint/model/{name}" for name in ("tensors.safetensors", "document.json", "SHA256SUMS")),
 }
@@ -444,11 +452,14 @@ def test_what_cannot_be_evaluated_is_refused(remind, run, monkeypatch, words, sa
 
 
 @pytest.mark.parametrize(
-    "name", sorted(FILES - {"config.yaml", "environment.json", "history.parquet", "selection.json", "SHA256SUMS"})
+    "name",
+    sorted(
+        FILES
+        - {"config.yaml", "environment.json", "history.parquet", "selection.json", "SHA256SUMS"}
+        - {"metrics.json", "calibration.json"}  # made from the predictions
+    ),
 )
 def test_a_damaged_file_of_a_run_is_named(remind, run, name):
-    if name == "metrics.json":
-        pytest.skip("evaluate makes it from the predictions")
     content = bytearray((run / name).read_bytes())
     content[len(content) // 2] ^= 1
     (run / name).write_bytes(content)

@@ -526,7 +526,7 @@ def test_six_kinds_train_check_and_evaluate_and_no_output_shows_a_value(six, tmp
     assert [done.code for done in said] == [2, 0, 2, 0, 0, 0]
     assert (tmp_path / "checked.csv").read_text() == (out / "quarantine.csv").read_text()
     told = " ".join(done.said for done in said) + (out / "quarantine.csv").read_text()
-    texts = ("config.yaml", "environment.json", "metrics.json", "selection.json")
+    texts = ("calibration.json", "config.yaml", "environment.json", "metrics.json", "selection.json")
     told += " ".join((out / name).read_text() for name in texts)
     assert CANARY not in told
     assert "fine well" not in told
