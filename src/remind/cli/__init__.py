@@ -182,6 +182,7 @@ def compare(
         if result["reference"]:
             console.print(difference_table(result, metric))
         console.print(f"All metrics: {folder}/comparison.md, .tex, .csv, .json", markup=False, soft_wrap=True)
+        console.print(f"On one page: remind report {folder} --cohort {cohort}", markup=False, soft_wrap=True)
     if result["failed"]:
         raise typer.Exit(1)
 
