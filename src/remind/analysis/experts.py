@@ -131,7 +131,7 @@ def _rows(cohort: Cohort, run: Trained, *, split: str, top: int, seed: int) -> l
     lines = [
         {
             "combination": Combination.of(mask).label(cohort.modalities),
-            "kind": "unseen" if group < 0 else "tail" if groups.tail[group] else "head",
+            "kind": groups.kind(group),
             "n": int(sizes[place]),
             "share": float(groups.shares[group]) if group >= 0 else 0.0,
             "few": bool(subjects[place] < ENOUGH),

@@ -115,7 +115,6 @@ def _look(fitted: FittedModel, cohort: Cohort, split: str, most: int | None, see
     done, total, found = 0, sum(map(len, drawn.values())), []
     for k in order:
         group, chosen = int(groups[k]), np.sort(drawn[k])
-        kind = "unseen" if group < 0 else "tail" if fitted.groups.tail[group] else "head"
         players = np.flatnonzero(masks[k])
         played = game(len(players), seed=seed)
         sets = np.zeros((len(played.sets), len(cohort.modalities)), dtype=bool)
@@ -125,7 +124,7 @@ def _look(fitted: FittedModel, cohort: Cohort, split: str, most: int | None, see
         worth = _worth(fitted, cohort, chosen, every, share / share.sum())
         values = np.zeros((len(worth), len(chosen), len(cohort.modalities)))
         values[:, :, players] = worth[:, :, [column[one.tobytes()] for one in sets]] @ played.weights
-        found.append(Looked(masks[k], kind, chosen, sizes[k] / len(chosen), column, worth, values))
+        found.append(Looked(masks[k], fitted.groups.kind(group), chosen, sizes[k] / len(chosen), column, worth, values))
         done += len(chosen)
         told(done, total)
     return found

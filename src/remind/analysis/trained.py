@@ -10,7 +10,7 @@ from remind.config import Recipe
 from remind.engine.fitted import FittedModel
 from remind.engine.run_folder import RunFolder
 from remind.errors import RemindError
-from remind.report.folders import identity
+from remind.report.folders import identity, run_name
 from remind.suite.compare import compare
 from remind.suite.progress import Told
 
@@ -29,7 +29,7 @@ class Trained(NamedTuple):
 
 def identities(runs: Iterable[Trained]) -> dict[str, str]:
     """What an analysis of these runs is of."""
-    return {f"{run.method}-seed{run.seed}": identity(run.folder) for run in runs}
+    return {run_name(run.method, run.seed): identity(run.folder) for run in runs}
 
 
 def runs_of(folders: Sequence[Path], cohort: Path) -> tuple[Cohort, list[Trained]]:

@@ -46,7 +46,8 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Probabilities, a set of classes, and whether to abstain, for every sample of COHORT, into a file."""
-    from remind.api import load_model
+    from remind.engine.bundle import read_document
+    from remind.engine.run_folder import RunFolder
     from remind.prediction import predict as predict_samples
     from remind.prediction import summary, write_predictions
     from remind.report.tables import predictions_table
@@ -70,7 +71,7 @@ def predict(
     )
     write_predictions(table, out)
     found = summary(table)
-    modalities = list(load_model(run).spec.modalities)
+    modalities = list(read_document(RunFolder(run).model)["spec"]["modalities"])
     show({"out": str(out), **found}, as_json, lambda: predictions_table(str(out), modalities, found))
 
 

@@ -88,6 +88,10 @@ class GroupTable:
         masks, inverse, _ = distinct(available)
         return np.array([place.get(Combination.of(mask), -1) for mask in masks], dtype=np.int64)[inverse]
 
+    def kind(self, group: int) -> str:
+        """``head``, ``tail``, or ``unseen`` (-1: a combination unseen in training)."""
+        return "unseen" if group < 0 else "tail" if self.tail[group] else "head"
+
     def labels(self) -> list[str]:
         """The printed name of every group."""
         return [combination.label(self.modalities) for combination in self.combinations]

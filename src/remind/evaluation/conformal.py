@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from remind.evaluation.calibration import subject_shares
+
 LARGE = 50  # subjects with which a combination has a threshold of its own
 
 
@@ -72,8 +74,7 @@ def fit_thresholds(
 
 def _quantile(score: Float[np.ndarray, " n"], subjects: np.ndarray, coverage: float) -> float:
     """The least score at or below which lies the asked share of all subjects and one more, who has the worst: 1."""
-    _, which, size = np.unique(subjects, return_inverse=True, return_counts=True)
     order = score.argsort(kind="stable")
-    below = (1 / size[which[order]]).cumsum() / (len(size) + 1)
+    below = subject_shares(subjects)[order].cumsum() / (len(np.unique(subjects)) + 1)
     enough = np.flatnonzero(below >= coverage - 1e-12)
     return float(score[order[enough[0]]]) if len(enough) else 1.0

@@ -41,7 +41,7 @@ def intervals(
     """
     count = len(np.unique(subjects))
     if count < ENOUGH:
-        return {name: {"reason": f"too few to judge ({count} of {ENOUGH} subjects)"} for name in METRICS}
+        return {name: too_few(count) for name in METRICS}
     predicted = probability.argmax(axis=1)
     right = predicted == target
     once = np.ones((1, len(target)))
@@ -64,6 +64,11 @@ def intervals(
         low, high = _around(observed[name], np.concatenate(drawn[name]), count)
         found[name] = {"low": low, "high": high, "by": "bootstrap"}
     return {name: found[name] for name in METRICS}
+
+
+def too_few(subjects: int) -> dict[str, Any]:
+    """The reason why so few have no number that could be judged."""
+    return {"reason": f"too few to judge ({subjects} of {ENOUGH} subjects)"}
 
 
 def wilson(share: float, count: float | int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from jaxtyping import Bool, Int
 
 from remind.cohort.combination import GroupTable
 from remind.engine.fitted import probability_columns
@@ -29,8 +30,7 @@ def evaluate_predictions(
     probability = predictions.select(probability_columns(classes)).to_numpy()
     target, group = predictions["target"].to_numpy(), predictions["group"].to_numpy()
     subjects = predictions["subject"].to_numpy()
-    tail = np.append(groups.tail, False)[group]
-    unseen = group < 0
+    rows_of = parts_of(group, groups)
 
     def part(rows: np.ndarray) -> dict[str, Any]:
         about = probability[rows], target[rows]
@@ -42,7 +42,7 @@ def evaluate_predictions(
             "combination": name,
             "group": int(group[rows[0]]),
             "share": float(groups.shares[group[rows[0]]]) if group[rows[0]] >= 0 else 0.0,
-            "kind": "unseen" if unseen[rows[0]] else "tail" if tail[rows[0]] else "head",
+            "kind": groups.kind(int(group[rows[0]])),
             "few": len(np.unique(subjects[rows])) < ENOUGH,
             **part(rows),
         }
@@ -51,14 +51,18 @@ def evaluate_predictions(
     combinations.sort(key=lambda line: (-line["share"], -line["n"], line["combination"]))
     judged = [line for line in combinations if not line["few"]]
     return {
-        "overall": part(np.ones_like(unseen)),
-        "head": part(~tail & ~unseen),
-        "tail": part(tail),
-        "unseen": part(unseen) | {"combinations": sum(line["kind"] == "unseen" for line in combinations)},
+        **{name: part(rows) for name, rows in rows_of.items() if name != "unseen"},
+        "unseen": part(rows_of["unseen"]) | {"combinations": sum(line["kind"] == "unseen" for line in combinations)},
         "worst": min(judged, key=lambda line: line["accuracy"]) if judged else None,
         "gate_open": float(predictions["opened"].to_numpy().mean()),
         "combinations": combinations,
     }
+
+
+def parts_of(group: Int[np.ndarray, " n"], groups: GroupTable) -> dict[str, Bool[np.ndarray, " n"]]:
+    """Which samples are in each part: overall, and head, tail and unseen, which divide it."""
+    tail, unseen = np.append(groups.tail, False)[group], group < 0
+    return {"overall": np.ones_like(unseen), "head": ~tail & ~unseen, "tail": tail, "unseen": unseen}
 
 
 def _by_combination(predictions: pl.DataFrame) -> list[tuple[str, np.ndarray]]:

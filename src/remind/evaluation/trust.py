@@ -15,7 +15,8 @@ from remind.cohort.combination import GroupTable
 from remind.engine.fitted import probability_columns
 from remind.evaluation.calibration import Temperatures, fit_temperatures, reliability, subject_shares
 from remind.evaluation.conformal import Thresholds, fit_thresholds
-from remind.evaluation.intervals import ENOUGH, wilson
+from remind.evaluation.intervals import ENOUGH, too_few, wilson
+from remind.evaluation.report import parts_of
 
 COVERAGE = 0.9
 
@@ -65,7 +66,7 @@ class Seen(NamedTuple):
         count = len(np.unique(subjects))
         found: dict[str, Any] = {"n": len(target), "subjects": count}
         if count < ENOUGH:
-            return found | {"reason": f"too few to judge ({count} of {ENOUGH} subjects)"}
+            return found | too_few(count)
         weight = subject_shares(subjects)  # what is promised is of a new subject's sample
         share = float(weight @ sets[np.arange(len(target)), target] / weight.sum())
         return found | {
@@ -82,10 +83,9 @@ def calibrate(
     """Fit on the validation split, check on the test split: overall, head, tail, unseen, and every combination."""
     fitted = Calibration.fit(predictions.filter(split="validation"), classes, coverage=coverage)
     test = predictions.filter(split="test")
-    tail, group = np.append(groups.tail, False), test["group"].to_numpy()
+    group = test["group"].to_numpy()
     raw, target = test.select(probability_columns(classes)).to_numpy(), test["target"].to_numpy()
     seen = Seen(raw, *fitted.of(test), target, test["subject"].to_numpy())
-    parts = {"overall": group >= -1, "head": ~tail[group] & (group >= 0), "tail": tail[group], "unseen": group < 0}
     lines = []
     for name in test["combination"].unique(maintain_order=True).sort():
         rows = (test["combination"] == name).to_numpy()
@@ -95,6 +95,6 @@ def calibrate(
     lines.sort(key=lambda line: (-line["n"], line["combination"]))
     return {
         **fitted.to_json(),
-        "test": {name: seen.part(rows) for name, rows in parts.items()},
+        "test": {name: seen.part(rows) for name, rows in parts_of(group, groups).items()},
         "combinations": lines,
     }

@@ -2,8 +2,7 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from remind.report.charts.parts import SCORES
-from remind.report.comparison import escaped
+from remind.report.comparison import METRICS, escaped
 from remind.report.content import Content
 from remind.report.page_tables import results
 from remind.report.summary import known, unknown
@@ -20,7 +19,7 @@ def card(content: Content) -> str:
         combinations=sum(line["trained"] > 0 for line in content.combinations),
         known=known(content),
         unknown=unknown(content),
-        scores=SCORES,
+        scores=METRICS,
         rows=results(content).rows,
         large=len(content.calibration["conformal"]["groups"]),
     )

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import yaml
 
 from remind.cohort.combination import GroupTable
 from remind.cohort.spec import CohortSpec
 from remind.engine.bundle import read_document
-from remind.evaluation.report import evaluate_predictions
+from remind.evaluation.report import evaluate_predictions, parts_of
+from remind.evaluation.resampling import METRICS
 from remind.evaluation.trust import calibrate
 from remind.report.folders import comparison_of, detailed, finding_of, identity, named, run_folders
 from remind.report.names import shown
@@ -111,17 +111,16 @@ def _combinations(
     trained = dict(zip(groups.labels(), groups.counts, strict=True))
     of_class = test.group_by("combination", "target").agg(pl.col("subject").n_unique()).group_by("combination")
     smallest = dict(of_class.agg(pl.col("subject").min()).iter_rows())
-    nothing = dict.fromkeys(("accuracy", "macro_f1", "macro_auroc"))
+    nothing = dict.fromkeys(METRICS)
     for place, name in enumerate(dict.fromkeys([*trained, *tested])):
         seen = tested.get(name)
-        kind = "unseen" if name not in trained else "tail" if groups.tail[place] else "head"
         scores = seen or {"n": 0, "subjects": 0, "few": True, "intervals": {}, **nothing}
         held = name.split("+")
         yield {
             "name": name,
             "label": shown(brief(name, groups.modalities)).replace("+", " + "),
             "held": [modality in held for modality in groups.modalities],
-            "kind": kind,
+            "kind": groups.kind(place if name in trained else -1),
             "trained": trained.get(name, 0),
             "share": trained.get(name, 0) / sum(groups.counts),
             **{key: scores[key] for key in ("n", "subjects", "few", "intervals", *nothing)},
@@ -132,8 +131,6 @@ def _combinations(
 
 def _smallest(test: pl.DataFrame, groups: GroupTable, part: str) -> int:
     """Test subjects of the smallest class that is in a part."""
-    group = test["group"].to_numpy()
-    tail = np.append(groups.tail, False)[group]
-    rows = {"overall": group >= -1, "head": ~tail & (group >= 0), "tail": tail, "unseen": group < 0}[part]
+    rows = parts_of(test["group"].to_numpy(), groups)[part]
     counts = test.filter(rows).group_by("target").agg(pl.col("subject").n_unique())["subject"].to_list()
     return min(counts, default=0)

@@ -42,7 +42,12 @@ def run_folders(target: Path) -> list[RunFolder]:
 def named(folder: RunFolder) -> str:
     """Method and seed."""
     recipe = folder.config()["recipe"]
-    return f"{recipe['method']}-seed{recipe['seed']}"
+    return run_name(recipe["method"], recipe["seed"])
+
+
+def run_name(method: str, seed: int) -> str:
+    """What a run is called where analyses speak of it."""
+    return f"{method}-seed{seed}"
 
 
 def identity(run: Path) -> str:
@@ -98,7 +103,7 @@ def finding_of(analyses: Path, name: str, runs: Mapping[str, str]) -> dict[str, 
         of = {run for run, one in found["of"].items() if runs.get(run) == one}
         rows = {"rows": found["rows"], "next": pl.read_parquet(following).to_dicts() if following.is_file() else []}
         kept = {
-            part: [row for row in lines if f"{row['method']}-seed{row['seed']}" in of] for part, lines in rows.items()
+            part: [row for row in lines if run_name(row["method"], row["seed"]) in of] for part, lines in rows.items()
         }
     except (AttributeError, KeyError, TypeError, OSError, pl.exceptions.PolarsError):
         raise RemindError(

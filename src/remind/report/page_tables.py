@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from remind.report.charts.parts import PARTS, SCORES
+from remind.report.charts.parts import PARTS
+from remind.report.comparison import METRICS
 from remind.report.content import Content
 from remind.report.names import shown
 
@@ -61,7 +62,7 @@ def results(content: Content) -> Table:
         )
         for line in content.combinations
     ]
-    return Table(["Combination", "Kind", "Trained on", "Test patients", *SCORES.values()], [*parts, *single])
+    return Table(["Combination", "Kind", "Trained on", "Test patients", *METRICS.values()], [*parts, *single])
 
 
 def _tested(scores: Mapping[str, Any]) -> list[Cell]:
@@ -72,7 +73,7 @@ def _tested(scores: Mapping[str, Any]) -> list[Cell]:
 def _scores(scores: Mapping[str, Any]) -> list[Cell]:
     """Each score above its interval, or above the reason why it has none."""
     cells = []
-    for metric in SCORES:
+    for metric in METRICS:
         if scores[metric] is None:
             cells.append(Cell("", sort=""))
             continue
@@ -90,12 +91,12 @@ def _methods(content: Content) -> Table:
         return Table([], [])
     rows = {row["row"]: row for row in content.comparison["rows"] if row["kind"] is None}
     parts = [part for part in PARTS if part in rows]
-    heads = [f"{title}, {part}" for part in parts for title in SCORES.values()]
+    heads = [f"{title}, {part}" for part in parts for title in METRICS.values()]
     lines = []
     for method in content.comparison["methods"]:
         cells = []
         for part in parts:
-            for metric in SCORES:
+            for metric in METRICS:
                 score = rows[part]["scores"][method][metric]
                 spread = "" if score["std"] is None else f"± {score['std']:.3f}"
                 value = score["mean"]

@@ -7,11 +7,11 @@ from typing import Any
 
 from remind.errors import RemindError
 from remind.evaluation.intervals import MACRO
+from remind.evaluation.resampling import METRICS
 from remind.report.content import Content
 
 COUNTS = ("trained", "n", "subjects")
 KINDS = ("unseen", "tail", "head")  # one that is too small goes with the next
-SCORES = ("accuracy", "macro_f1", "macro_auroc")
 
 
 def suppress(content: Content, least: int) -> Content:
@@ -81,7 +81,7 @@ def merge(lines: Sequence[dict[str, Any]], least: int) -> Iterator[dict[str, Any
         small.append(large.pop(0))
     yield from (line for line in lines if line not in small)
     if small:
-        nothing = dict.fromkeys((*SCORES, "name", "held", "calibration"))
+        nothing = dict.fromkeys((*METRICS, "name", "held", "calibration"))
         kinds = {line["kind"] for line in small}
         own = {"label": "rarer combinations together", "kind": kinds.pop() if len(kinds) == 1 else ""}
         own |= {"few": True, "intervals": {}, "smallest": 0, "share": sum(line["share"] for line in small)}
@@ -109,7 +109,7 @@ def _small(line: Mapping[str, Any], least: int) -> bool:
 
 def _quiet(scores: Mapping[str, Any], least: int) -> dict[str, Any]:
     """The scores, rounded; of macro scores nothing where a class is too small."""
-    rounded = {name: None if scores[name] is None else round(scores[name], 3) for name in SCORES}
+    rounded = {name: None if scores[name] is None else round(scores[name], 3) for name in METRICS}
     intervals = {
         name: {key: round(value, 3) if isinstance(value, float) else value for key, value in said.items()}
         for name, said in scores["intervals"].items()

@@ -6,6 +6,8 @@ from typing import Any
 
 import altair as alt
 
+from remind.report.comparison import METRICS
+
 KINDS = {"head": "#2f6f9f", "tail": "#c08a2b", "unseen": "#b0563f"}
 NEUTRAL = "#8a8a8a"
 WITH_PARTS = {"all together": NEUTRAL, **KINDS}
@@ -16,7 +18,6 @@ METHODS = (
 )
 MOST = 25  # combinations drawn; tables have all
 LONGEST = 60  # letters of a name
-SCORES = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "macro_auroc": "Macro AUROC"}
 PARTS = ("overall", "head", "tail")
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"  # the page's: how wide a text is must be known
@@ -86,7 +87,7 @@ def different(names: Iterable[str]) -> list[str]:
 
 def chosen_score(of: str, first: str) -> Any:
     """A choice of the score that is drawn, by the field ``metric``."""
-    options = alt.binding_select(options=list(SCORES.values()), name=f"Score of {of}: ")
+    options = alt.binding_select(options=list(METRICS.values()), name=f"Score of {of}: ")
     return alt.selection_point(fields=["metric"], value=first, bind=options)
 
 

@@ -10,7 +10,6 @@ from remind.report.charts.parts import (
     MOST,
     NEUTRAL,
     PARTS,
-    SCORES,
     WITH_PARTS,
     chosen_score,
     coloured,
@@ -22,6 +21,7 @@ from remind.report.charts.parts import (
     upright,
     wide,
 )
+from remind.report.comparison import METRICS
 from remind.report.content import Content
 from remind.report.names import shown
 
@@ -36,7 +36,7 @@ def scores(content: Content) -> Any:
     lines = list(zip(different(name for name, _ in lines), (line for _, line in lines), strict=True))
     rows = []
     for name, line in lines:
-        for metric, title in SCORES.items():
+        for metric, title in METRICS.items():
             held = line["intervals"].get(metric, {})
             about = {"name": name, "kind": line["kind"], "n": line["subjects"], "metric": title}
             rows.append({**about, "score": line[metric], "low": held.get("low"), "high": held.get("high")})
@@ -55,7 +55,7 @@ def methods(content: Content) -> Any:
     rows = []
     for row in _parts(content):
         for method, by_metric in row["scores"].items():
-            for metric, title in SCORES.items():
+            for metric, title in METRICS.items():
                 mean, std = by_metric[metric]["mean"], by_metric[metric]["std"] or 0.0
                 if mean is not None:
                     about = {"name": shown(method), "part": row["row"], "metric": title}
@@ -70,7 +70,7 @@ def differences(content: Content) -> Any:
         {"name": shown(method), "part": row["row"], "metric": title, **said[metric]}
         for row in _parts(content)
         for method, said in row["differences"].items()
-        for metric, title in SCORES.items()
+        for metric, title in METRICS.items()
         if metric in said
     ]
     if not rows or content.comparison is None:
